@@ -1,0 +1,118 @@
+"""What a diffusion model is trained on: the simple loss, and the hybrid loss that also learns the variance.
+
+Letters: `B` batch, `C` channels, `T` timesteps.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization
+
+Model = Callable[..., Tensor]
+
+
+def simple_loss(
+    model: Model,
+    diffusion: GaussianDiffusion,
+    x_start: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    parameterization: Parameterization = "eps",
+    **condition: Tensor,
+) -> Tensor:
+    """Mean squared error of the prediction, over the batch and all pixels.
+
+    Args:
+        model: `model(x, t, **condition)` → an output of the shape of `x`.
+        x_start: clean images, (B, C, …).
+        t: indices, (B,).
+        eps: standard normal noise of the shape of `x_start`.
+        parameterization: what the model is asked to predict.
+
+    Source: Ho et al. 2020, equation 14.
+    """
+    x_t = diffusion.add_noise(x_start, t, eps)
+    output = model(x_t, diffusion.model_time(t), **condition)
+    if output.shape != x_t.shape:
+        raise ValueError(
+            f"the model answered {tuple(output.shape)} to {tuple(x_t.shape)}; one with a variance head needs hybrid_loss"
+        )
+    target = getattr(diffusion.predict(eps, x_t, t, "eps"), parameterization)
+    return (output - target).square().mean()  # (10.12)
+
+
+def split_variance(diffusion: GaussianDiffusion, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut an output of 2·C channels into the noise and the log variance it stands for.
+
+    The logits v in [−1, 1] interpolate, on a log scale, between the posterior variance (−1) and β (1).
+
+    Raises:
+        ValueError: the output has not twice the channels of the image.
+
+    Source: Nichol & Dhariwal 2021, equation 15.
+    """
+    if output.shape[1] != 2 * x_t.shape[1]:
+        raise ValueError(f"{output.shape[1]} channels; a variance head gives twice the image's {x_t.shape[1]}")
+    eps, logits = output.chunk(2, dim=1)
+    share = (logits + 1) / 2
+    low, high = diffusion.at(diffusion.posterior_log_variance, t, x_t), diffusion.at(diffusion.betas.log(), t, x_t)
+    return eps, share * high + (1 - share) * low  # (16.11)
+
+
+def gaussian_kl(mean_1: Tensor, log_var_1: Tensor, mean_2: Tensor, log_var_2: Tensor) -> Tensor:
+    """KL(N₁ ‖ N₂) of Gaussians with diagonal covariance, for each element, in nats."""
+    ratio = (log_var_1 - log_var_2).exp()
+    return 0.5 * (ratio + (mean_1 - mean_2).square() * (-log_var_2).exp() - 1 + log_var_2 - log_var_1)
+
+
+def discretised_nll(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """−log P of 8-bit pixels in [−1, 1] under a Gaussian cut into bins of width 2/255, for each element, in nats.
+
+    Source: Ho et al. 2020, equation 13. (The exact normal distribution function; the papers' code approximates it.)
+    """
+    scale = (-0.5 * log_var).exp()
+    upper = torch.special.ndtr((x - mean + 1 / 255) * scale)
+    lower = torch.special.ndtr((x - mean - 1 / 255) * scale)
+    upper = torch.where(x > 0.999, 1, upper)
+    lower = torch.where(x < -0.999, 0, lower)
+    return -(upper - lower).clamp(min=1e-12).log()
+
+
+def bound_terms(
+    diffusion: GaussianDiffusion, eps: Tensor, log_var: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor
+) -> Tensor:
+    """The term of the variational bound at each sample's timestep, in bits per dimension, (B,).
+
+    A KL divergence from the posterior for t > 0, the likelihood of the pixels for t = 0.
+
+    Source: Ho et al. 2020, equation 5; Nichol & Dhariwal 2021, section 2.1.
+    """
+    true_mean, _ = diffusion.posterior(x_start, x_t, t)
+    true_log_var = diffusion.at(diffusion.posterior_log_variance, t, x_t).expand_as(x_t)
+    mean, _ = diffusion.posterior(diffusion.predict(eps, x_t, t, "eps").x_start, x_t, t)
+    kl = gaussian_kl(true_mean, true_log_var, mean, log_var).flatten(1).mean(1)
+    nll = discretised_nll(x_start, mean, log_var).flatten(1).mean(1)
+    return torch.where(t == 0, nll, kl) / math.log(2)
+
+
+def hybrid_loss(
+    model: Model, diffusion: GaussianDiffusion, x_start: Tensor, t: Tensor, eps: Tensor, **condition: Tensor
+) -> Tensor:
+    """The simple loss plus the bound, in bits, whose gradient reaches only the variance head.
+
+    Args:
+        model: `model(x, t, **condition)` → (B, 2·C, …): noise, then variance logits.
+        x_start: clean images, (B, C, …).
+        t: indices, (B,).
+        eps: standard normal noise of the shape of `x_start`.
+
+    Source: Nichol & Dhariwal 2021, equation 16, with the weight 1 that DiT's code gives the mean over dimensions.
+    """
+    x_t = diffusion.add_noise(x_start, t, eps)
+    output = model(x_t, diffusion.model_time(t), **condition)
+    predicted, log_var = split_variance(diffusion, output, x_t, t)
+    bound = bound_terms(diffusion, predicted.detach(), log_var, x_start, x_t, t)
+    return (predicted - eps).square().mean() + bound.mean()  # (16.12)

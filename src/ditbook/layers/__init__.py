@@ -1,0 +1,1 @@
+"""Blocks that several models share: attention, embeddings, patches, the MLP, adaLN modulation."""

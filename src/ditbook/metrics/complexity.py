@@ -1,0 +1,76 @@
+"""Multiply–adds and parameters of a DiT: counted by running it, and by closed formula.
+
+The paper's "Gflops" are 10⁹ multiply–adds of one forward pass at batch 1, without guidance and without decoder.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ditbook.layers.embeddings import FREQUENCY_WIDTH
+from ditbook.models.dit import DiT, DiTConfig
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Counts of one forward pass at batch 1.
+
+    `macs` are multiply–adds of matrix products; `norms` one operation for each number that a LayerNorm normalises.
+    """
+
+    macs: int
+    norms: int
+    trainable: int
+    fixed: int  # the position table
+
+    @property
+    def gflops(self) -> float:
+        """The paper's Gflops: (macs + norms) / 10⁹."""
+        return (self.macs + self.norms) / 1e9
+
+    @property
+    def total(self) -> int:
+        """All stored numbers, the position table included."""
+        return self.trainable + self.fixed
+
+
+def count_macs(model: nn.Module, *inputs: Tensor, **kwargs: Tensor) -> int:
+    """Multiply–adds of all matrix products in one call of `model`, by PyTorch's own counter."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(*inputs, **kwargs)
+    return counter.get_total_flops() // 2  # a multiply–add is two flops
+
+
+def measure(config: DiTConfig) -> Complexity:
+    """Count by building the model on the meta device, which needs no memory, and running it."""
+    with torch.device("meta"):
+        model = DiT(config)
+        x = torch.empty(1, config.channels, config.size, config.size)
+        index = torch.zeros(1, dtype=torch.long)
+        macs = count_macs(model, x, index, index)
+    return Complexity(
+        macs=macs,
+        norms=(2 * config.depth + 1) * config.tokens * config.width,
+        trainable=sum(p.numel() for p in model.parameters()),
+        fixed=model.pos_embed.numel(),
+    )
+
+
+def formula(config: DiTConfig) -> Complexity:
+    """The same counts without running anything.
+
+    Source: derived in chapter 16; it gives every row of Table 4 of Peebles & Xie 2023.
+    """
+    T, D, L = config.tokens, config.width, config.depth
+    patch, out = config.patch**2 * config.channels, config.patch**2 * config.out_channels
+    conditioning = FREQUENCY_WIDTH * D + D * D
+    block = 12 * D * D * T + 2 * T * T * D + 6 * D * D
+    macs = T * patch * D + conditioning + L * block + 2 * D * D + T * D * out  # (16.14)
+    trainable = (
+        (patch + 1) * D + conditioning + 2 * D + (config.num_classes + 1) * D
+        + L * (18 * D * D + 15 * D) + 2 * D * D + 2 * D + out * (D + 1)
+    )  # fmt: skip  # (16.15)
+    return Complexity(macs, (2 * L + 1) * T * D, trainable, T * D)

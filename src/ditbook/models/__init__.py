@@ -1,0 +1,1 @@
+"""One file per family of models, in the order of the book."""

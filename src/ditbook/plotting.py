@@ -1,0 +1,228 @@
+"""One look for all figures of the book: opaque background, colours that colour-blind readers can tell apart, alt text.
+
+A figure cell ends in `show(fig, alt="…")`. One point of text is one pixel of the page, because figures are stored
+at 144 dots per inch and shown at half their size, which keeps them sharp on dense screens.
+
+Letters: `N` images, `T` frames, `C H W` channels, height, width.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.style
+import numpy as np
+from cycler import cycler
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+# Okabe and Ito, "Color Universal Design", 2008: eight colours that readers with any colour vision can tell apart.
+COLORS = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermillion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "black": "#000000",
+    "yellow": "#F0E442",
+}
+DPI = 144  # stored dots per inch; a page shows 72, so half of them
+PAGE = 680  # pixels: the width of a column of text in the built book
+IMAGE = 60  # pixels: about how wide a small image is drawn
+GAP = 6  # pixels between images
+TEXT = 11  # pixels: the height of a title over an image
+SHORTEST_ALT = 10  # characters
+
+STYLE: dict[str, Any] = {
+    "figure.figsize": (8.0, 4.0),
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "savefig.transparent": False,
+    "axes.facecolor": "white",
+    "axes.prop_cycle": cycler(color=list(COLORS.values())),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.titlesize": 14,
+    "axes.labelsize": 13,
+    "grid.color": "#DDDDDD",
+    "lines.linewidth": 2.0,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12,
+    "legend.frameon": False,
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+}
+
+
+def use_style() -> None:
+    """Make matplotlib draw in the style of the book from here on."""
+    matplotlib.style.use(STYLE)
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display a figure as a PNG with alternative text, at half its stored size, and close it.
+
+    The PNG holds no date and no version, so that running the cell again stores the same bytes.
+
+    Raises:
+        ValueError: the alternative text has fewer than 10 characters.
+    """
+    from IPython.display import Image, display
+    from matplotlib import pyplot as plt
+
+    alt = _checked_alt(alt)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    plt.close(fig)
+    png = buffer.getvalue()
+    width = int.from_bytes(png[16:20], "big")  # where a PNG states its width
+    display(Image(data=png, format="png", alt=alt, width=width // 2))
+
+
+def grid(
+    images: Any, columns: int | None = None, titles: Sequence[str] | None = None, scale: int | None = None
+) -> Figure:
+    """Draw images in reading order, each pixel a sharp square.
+
+    Args:
+        images: (N, C, H, W) in [-1, 1], tensor or array, C 1 or 3; values outside are clipped.
+        columns: images per row; by default as even as possible within the width of the page.
+        titles: one per image, drawn above it.
+        scale: page pixels per image pixel; by default an image is about 60 pixels wide.
+
+    Raises:
+        ValueError: not (N, C, H, W) with C 1 or 3, no image, not finite, or not one title per image.
+    """
+    pixels = _pixels(images)  # (N, H, W, C)
+    count, height, width = pixels.shape[:3]
+    if titles is not None and len(titles) != count:
+        raise ValueError(f"{count} images need {count} titles, not {len(titles)}")
+    scale = scale or max(1, round(IMAGE / width))
+    widest = max((len(line) for title in titles or () for line in title.split("\n")), default=0)
+    across = max(width * scale, round(0.62 * TEXT * widest)) + GAP  # from one column to the next
+    head = round(1.4 * TEXT) * max((title.count("\n") + 1 for title in titles), default=0) if titles else 0
+    down = height * scale + head + GAP  # from one row to the next
+    if columns is None:
+        rows = math.ceil(count / max(1, PAGE // across))
+        columns = math.ceil(count / rows)
+    rows = math.ceil(count / columns)
+    page = columns * across + GAP, rows * down + GAP
+    fig = Figure(figsize=(page[0] / 72, page[1] / 72), facecolor="white")
+    fig.set_layout_engine("none")  # the axes below are placed to the pixel
+    for index, picture in enumerate(pixels):
+        row, column = divmod(index, columns)
+        left = GAP + column * across + (across - GAP - width * scale) // 2
+        bottom = page[1] - (row + 1) * down
+        axes = fig.add_axes((left / page[0], bottom / page[1], width * scale / page[0], height * scale / page[1]))
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        if titles is not None:
+            axes.set_title(titles[index], fontsize=TEXT, pad=3)
+    return fig
+
+
+def filmstrip(frames: Any, labels: Sequence[str]) -> Figure:
+    """Draw frames (T, C, H, W) in [-1, 1] side by side in one row, as large as the page allows, labels above.
+
+    Raises:
+        ValueError: as for `grid`; there must be one label per frame.
+    """
+    count, _, width, _ = _pixels(frames).shape  # (T, H, W, C)
+    room = (PAGE - GAP) // count - GAP
+    return grid(frames, columns=count, titles=labels, scale=max(1, min(room, 2 * IMAGE) // width))
+
+
+def slider(frames: Any, labels: Sequence[str], alt: str, id: str) -> HTML:
+    """Let the reader step through frames with a slider: plain HTML that needs no library, no kernel, no network.
+
+    All frames stand side by side in one PNG inside the page; the slider moves it behind a window of one frame.
+
+    Args:
+        frames: (T, C, H, W) in [-1, 1], tensor or array, C 1 or 3, T at least 2.
+        labels: one per frame; shown beside the slider and read out by screen readers.
+        alt: what the frames show, at least 10 characters.
+        id: the HTML id, fixed so that running the cell again stores the same text.
+
+    Raises:
+        ValueError: as for `grid`; fewer than two frames, not one label per frame, or an id that HTML does not allow.
+    """
+    from IPython.display import HTML
+
+    alt = _checked_alt(alt)
+    pixels = _pixels(frames)  # (T, H, W, C)
+    count, height, width = pixels.shape[:3]
+    if count < 2 or len(labels) != count:
+        raise ValueError(f"a slider needs two frames or more and one label each, not {count} and {len(labels)}")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", id):
+        raise ValueError(f"the id {id!r} must be a letter, then letters, digits, '-' or '_'")
+    shown = width * max(1, min(PAGE // width, 256 // height))
+    return HTML(
+        SLIDER.format(
+            id=id,
+            alt=html.escape(alt),
+            labels=html.escape(json.dumps([str(label) for label in labels], ensure_ascii=False)),
+            first=html.escape(str(labels[0])),
+            last=count - 1,
+            shown=shown,
+            ratio=f"{width} / {height}",
+            stretch=100 * count,
+            sprite=base64.b64encode(_sprite(pixels)).decode(),
+        )
+    )
+
+
+SLIDER = """\
+<div id="{id}" data-labels="{labels}" style="color: inherit; max-width: 100%">
+<div role="img" aria-label="{alt}" style="width: {shown}px; max-width: 100%; aspect-ratio: {ratio}; \
+background: url(data:image/png;base64,{sprite}) 0% 0% / {stretch}% 100% no-repeat; image-rendering: pixelated"></div>
+<label for="{id}-range">Frame</label>
+<input type="range" id="{id}-range" min="0" max="{last}" step="1" value="0" autocomplete="off" \
+aria-valuetext="{first}" style="width: 16em; max-width: 60%; vertical-align: middle" \
+oninput="const box = this.parentElement, name = JSON.parse(box.dataset.labels)[this.value]; \
+box.querySelector('[role=img]').style.backgroundPositionX = 100 * this.value / this.max + '%'; \
+box.querySelector('span').textContent = name; this.setAttribute('aria-valuetext', name)">
+<span>{first}</span>
+</div>"""
+
+
+def _sprite(pixels: np.ndarray) -> bytes:
+    """Join frames (T, H, W, C) from left to right into one PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    joined = np.concatenate(list(pixels), axis=1)  # (H, T·W, C)
+    Image.fromarray(joined[..., 0] if joined.shape[2] == 1 else joined).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _pixels(images: Any) -> np.ndarray:
+    """Turn (N, C, H, W) in [-1, 1] into uint8 (N, H, W, C)."""
+    if hasattr(images, "detach"):
+        images = images.detach().float().cpu()
+    values = np.asarray(images, dtype=np.float64)
+    if values.ndim != 4 or values.shape[1] not in (1, 3) or 0 in values.shape:
+        raise ValueError(f"expected images of shape (N, C, H, W) with 1 or 3 channels, found {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("the images hold values that are not finite, so there is nothing to draw")
+    return np.rint((values.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)  # (N, H, W, C)
+
+
+def _checked_alt(alt: str) -> str:
+    if len(alt.strip()) < SHORTEST_ALT:
+        raise ValueError(
+            f"the alternative text {alt!r} must say what the figure shows, in {SHORTEST_ALT} characters or more"
+        )
+    return alt.strip()

@@ -1,0 +1,90 @@
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Picture
+
+from ditbook.data import digits, tensors
+
+
+def pictures(*made: Picture.Image, **columns: list) -> Dataset:
+    return Dataset.from_dict({"image": list(made), **columns}).cast_column("image", Image())
+
+
+def colour(height: int, width: int) -> Picture.Image:
+    return Picture.fromarray(np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3))
+
+
+def test_digits_become_floats_in_range_and_whole_labels():
+    dataset = digits.load("validation")
+    out = tensors(dataset)
+    assert out["image"].shape == (299, 1, 8, 8)
+    assert out["image"].dtype == torch.float32
+    assert out["label"].dtype == torch.int64
+    assert out["label"].tolist() == dataset["label"]
+    pixels = np.asarray(dataset[3]["image"], dtype=np.float64)
+    np.testing.assert_allclose(out["image"][3, 0], pixels / 255 * 2 - 1, atol=1e-6)
+    assert out["image"].aminmax() == (-1, 1)
+
+
+def test_colour_channels_come_first_and_height_before_width():
+    picture = colour(3, 5)
+    out = tensors(pictures(picture))
+    assert set(out) == {"image"}
+    assert out["image"].shape == (1, 3, 3, 5)
+    assert out["image"].is_contiguous()
+    for channel, band in enumerate(picture.split()):
+        np.testing.assert_allclose(out["image"][0, channel], np.asarray(band) / 127.5 - 1, atol=1e-6)
+
+
+def test_a_format_set_by_the_reader_does_not_matter():
+    dataset = digits.load("validation")
+    assert torch.equal(tensors(dataset.with_format("torch"))["image"], tensors(dataset)["image"])
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (Picture.new("L", (4, 4)), r"row 1: the image is 4×4 pixels of mode L, but row 0 is 4×4 pixels of mode RGB"),
+        (colour(4, 6), r"row 1: the image is 4×6 pixels of mode RGB, but row 0 is 4×4"),
+        (Picture.new("RGBA", (4, 4)), r"row 1: expected a PIL image of mode L or RGB, found a picture of mode RGBA"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named(second, message):
+    with pytest.raises(ValueError, match=message):
+        tensors(pictures(colour(4, 4), second))
+
+
+def test_a_row_without_or_with_a_corrupt_picture_is_named():
+    with pytest.raises(ValueError, match=r"row 1: expected a PIL image of mode L or RGB, found a NoneType"):
+        tensors(pictures(colour(4, 4), None))
+    buffer = io.BytesIO()
+    colour(4, 4).save(buffer, "PNG")
+    rows = [{"bytes": buffer.getvalue(), "path": None}, {"bytes": buffer.getvalue()[:30], "path": None}]
+    with pytest.raises(ValueError, match=r"row 1: the image cannot be decoded"):
+        tensors(Dataset.from_dict({"image": rows}).cast_column("image", Image()))
+
+
+def test_empty_and_foreign_datasets_are_refused():
+    with pytest.raises(ValueError, match="empty"):
+        tensors(Dataset.from_dict({"image": []}, features=Features({"image": Image()})))
+    with pytest.raises(ValueError, match="no column `image`; it has `text`"):
+        tensors(Dataset.from_dict({"text": ["a"]}, features=Features({"text": Value("string")})))
+
+
+@pytest.mark.parametrize("label", ["cat", None])
+def test_a_label_that_is_no_class_number_is_named(label):
+    with pytest.raises(ValueError, match=r"row 0: the label is .*class_encode_column"):
+        tensors(pictures(colour(2, 2), label=[label]))
+
+
+def test_importing_the_package_is_light():
+    code = (
+        "import sys, ditbook.data.digits, ditbook.data.hub; print({'torch', 'datasets', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
