@@ -2,33 +2,33 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/stamp
-MATHJAX := book/static/vendor/mathjax
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 export TQDM_DISABLE := 1
+# Documents and tests use what is installed here, nothing of the caller's.
+unexport PYTHONPATH
 
-.PHONY: book test browser serve execute lint weights benchmark requirements verification publish-address
+.PHONY: book test browser serve execute lint weights benchmark requirements publish-address
 
-$(ENVIRONMENT): requirements.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
-
-$(MATHJAX): $(ENVIRONMENT)
-	$(BIN)/python tools/stage_mathjax.py $@
-
-verification: $(ENVIRONMENT)
+book: $(ENVIRONMENT)
 	$(BIN)/python tools/verification.py
+	$(BIN)/python tools/build_book.py
 
-book: $(ENVIRONMENT) $(MATHJAX)
-	rm -rf _build
-	$(BIN)/jupyter-book build . --all -W -n --keep-going
-	@echo "The book is built. Open file://$(CURDIR)/_build/html/index.html"
+test: $(ENVIRONMENT) browser
+	$(BIN)/python -m pytest --nbval
 
-browser: $(ENVIRONMENT)
-	sh tools/install_browser.sh
+# A stamp newer than requirements.txt and pyproject.toml says that nothing has to be installed again.
+$(ENVIRONMENT): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.12 book" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || \
+	  { sh tools/system_packages.sh python3-venv && $(PYTHON) -m venv --clear .venv; }
+	$(PIP) install -r requirements.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
 
-test: $(ENVIRONMENT) browser book
-	$(BIN)/python -m pytest --nbval -q
+# In CI a missing browser is a failure; elsewhere the browser tests are skipped, and say so.
+browser:
+	@command -v chromium >/dev/null || sh tools/system_packages.sh chromium fonts-dejavu-core || test "$$CI" != true
 
 serve: book
 	$(BIN)/python -m http.server --directory _build/html 8000
@@ -50,8 +50,11 @@ benchmark: $(ENVIRONMENT)
 publish-address: $(ENVIRONMENT)
 	$(BIN)/python tools/publish_address.py "$(URL)"
 
+# Resolve requirements.in anew, in an environment of its own, into exact pins.
 requirements:
 	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
-	build/resolve/bin/pip install --quiet -r requirements.in
-	(echo "# Exact pins of everything that builds and tests the book, made from requirements.in by \`make requirements\`."; \
-	 build/resolve/bin/pip freeze | sed 's/+cpu$$//') > requirements.partial && mv requirements.partial requirements.txt
+	build/resolve/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.in
+	{ echo "# Exact pins of everything that builds and tests the book, resolved from requirements.in by \`make requirements\`."; \
+	  build/resolve/bin/python -m pip freeze --all --exclude pip | sed 's/+cpu$$//' | sort -f; } > build/requirements.txt
+	mv build/requirements.txt requirements.txt
+	rm -rf build/resolve

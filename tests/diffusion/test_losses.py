@@ -1,0 +1,151 @@
+import math
+
+import pytest
+import torch
+
+from ditbook.diffusion import losses, schedules
+from ditbook.diffusion.gaussian import GaussianDiffusion
+
+
+@pytest.fixture(scope="module")
+def diffusion():
+    return GaussianDiffusion(schedules.linear(1000))
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def silent(x, t):
+    """A model at step 0 of training: every output zero."""
+    return x.new_zeros(len(x), 2 * x.shape[1], *x.shape[2:])
+
+
+@pytest.mark.equation("10.12", of="ditbook.diffusion.losses.simple_loss", against="DDPM equation 14 written out")
+@pytest.mark.parametrize("parameterization", ["eps", "x_start", "v"])
+def test_simple_loss(diffusion, parameterization):
+    x, eps, t = normal(0, 5, 1, 3, 3), normal(1, 5, 1, 3, 3), torch.tensor([0, 10, 200, 600, 999])
+    alpha_bar = diffusion.alpha_bar[t].view(-1, 1, 1, 1)
+    x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * eps
+    target = {"eps": eps, "x_start": x, "v": alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x}[parameterization]
+
+    def model(x, t, y):
+        return 0.3 * x + y.view(-1, 1, 1, 1)
+
+    y = torch.arange(5.0, dtype=torch.float64)
+    loss = losses.simple_loss(model, diffusion, x, t, eps, parameterization, y=y)
+    wanted = (0.3 * x_t + y.view(-1, 1, 1, 1) - target).square().sum() / x.numel()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-9)
+
+
+def test_simple_loss_asks_about_training_timesteps(diffusion):
+    asked = []
+
+    def model(x, t):
+        asked.extend(t.tolist())
+        return x
+
+    x = normal(0, 2, 1, 2, 2)
+    losses.simple_loss(model, diffusion.respace(50), x, torch.tensor([1, 49]), x)
+    assert asked == [20, 999]
+
+
+def test_simple_loss_refuses_a_variance_head(diffusion):
+    x = normal(0, 2, 1, 2, 2)
+    with pytest.raises(ValueError, match=r"answered \(2, 2, 2, 2\) to \(2, 1, 2, 2\).*hybrid_loss"):
+        losses.simple_loss(silent, diffusion, x, torch.tensor([1, 2]), x)
+
+
+@pytest.mark.equation("16.11", of="ditbook.diffusion.losses.split_variance", against="variances of the forward process")
+def test_logits_reach_from_the_posterior_variance_to_beta(diffusion):
+    x, t = normal(0, 3, 2, 2, 2), torch.tensor([1, 500, 999])
+    for logit, wanted in ((-1, diffusion.posterior_variance[t]), (1, diffusion.betas[t])):
+        output = torch.cat([x, torch.full_like(x, logit)], dim=1)
+        eps, log_var = losses.split_variance(diffusion, output, x, t)
+        assert torch.equal(eps, x)
+        torch.testing.assert_close(log_var.exp(), wanted.view(-1, 1, 1, 1).expand_as(x))
+    _, middle = losses.split_variance(diffusion, torch.cat([x, torch.zeros_like(x)], dim=1), x, t)
+    geometric = (diffusion.posterior_variance[t] * diffusion.betas[t]).sqrt()
+    torch.testing.assert_close(middle.exp(), geometric.view(-1, 1, 1, 1).expand_as(x))
+
+
+def test_a_head_with_other_channels(diffusion):
+    x = normal(0, 1, 2, 2, 2)
+    with pytest.raises(ValueError, match="3 channels; a variance head gives twice the image's 2"):
+        losses.split_variance(diffusion, normal(0, 1, 3, 2, 2), x, torch.tensor([1]))
+
+
+@pytest.mark.equation("10.9", of="ditbook.diffusion.losses.gaussian_kl", against="squared distance over 2σ²; torch")
+def test_kl_of_gaussians():
+    mean_1, mean_2, log_1, log_2 = (normal(seed, 7) for seed in range(4))
+    equal = losses.gaussian_kl(mean_1, log_1, mean_2, log_1)
+    torch.testing.assert_close(equal, (mean_1 - mean_2) ** 2 / (2 * log_1.exp()))
+    first = torch.distributions.Normal(mean_1, (log_1 / 2).exp())
+    second = torch.distributions.Normal(mean_2, (log_2 / 2).exp())
+    wanted = torch.distributions.kl_divergence(first, second)
+    torch.testing.assert_close(losses.gaussian_kl(mean_1, log_1, mean_2, log_2), wanted)
+
+
+@pytest.mark.parametrize(("mean", "log_var"), [(0.1, -3.0), (-0.9, -9.0), (0.0, 1.0)])
+def test_likelihoods_of_all_pixel_values_sum_to_one(mean, log_var):
+    pixels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    nll = losses.discretised_nll(pixels, torch.full_like(pixels, mean), torch.full_like(pixels, log_var))
+    assert (-nll).exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(("t", "bits"), [(0, 1.988), (1, 0.63271), (10, 0.10778), (100, 0.014582), (999, 0.014722)])
+def test_bound_at_step_0_of_training(diffusion, t, bits):
+    x, eps = normal(0, 400, 4, 16, 16), normal(1, 400, 4, 16, 16)
+    index = torch.full((400,), t)
+    x_t = diffusion.add_noise(x, index, eps)
+    predicted, log_var = losses.split_variance(diffusion, silent(x_t, index), x_t, index)
+    bound = losses.bound_terms(diffusion, predicted, log_var, x, x_t, index)
+    assert bound.shape == (400,)
+    assert bound.mean().item() == pytest.approx(bits, rel=0.01)
+
+
+@pytest.mark.equation(
+    "16.12", of="ditbook.diffusion.losses.hybrid_loss", against="step-0 loss of DiT: 1 for the noise, 0.01615 bits"
+)
+def test_hybrid_loss_at_step_0_of_training(diffusion):
+    t = torch.arange(1000)
+    x, eps = normal(0, 1000, 4, 16, 16), normal(1, 1000, 4, 16, 16)
+    loss = losses.hybrid_loss(silent, diffusion, x, t, eps).item()
+    assert loss - eps.square().mean().item() == pytest.approx(0.01615, rel=0.01)
+    assert loss == pytest.approx(1.016, abs=0.005)
+
+
+def test_a_perfect_head_leaves_the_bound_at_zero(diffusion):
+    x, eps, t = normal(0, 4, 1, 4, 4), normal(1, 4, 1, 4, 4), torch.tensor([1, 20, 500, 999])
+    x_t = diffusion.add_noise(x, t, eps)
+    _, log_var = losses.split_variance(diffusion, torch.cat([eps, -torch.ones_like(eps)], dim=1), x_t, t)
+    bound = losses.bound_terms(diffusion, eps, log_var, x, x_t, t)
+    torch.testing.assert_close(bound, torch.zeros_like(bound), rtol=0, atol=1e-9)
+
+
+def test_the_bound_trains_only_the_variance_head(diffusion):
+    x, eps, t = normal(0, 3, 1, 4, 4), normal(1, 3, 1, 4, 4), torch.tensor([0, 30, 900])
+    noise = normal(2, 3, 1, 4, 4).requires_grad_()
+    logits = normal(3, 3, 1, 4, 4).requires_grad_()
+
+    def model(x, t):
+        return torch.cat([noise, logits], dim=1)
+
+    losses.hybrid_loss(model, diffusion, x, t, eps).backward()
+    torch.testing.assert_close(noise.grad, 2 * (noise - eps).detach() / eps.numel())  # of the simple loss alone
+    assert (logits.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_the_bound_counts_in_bits(diffusion):
+    x, eps, t = normal(0, 2, 1, 4, 4), normal(1, 2, 1, 4, 4), torch.tensor([5, 700])
+    x_t = diffusion.add_noise(x, t, eps)
+    predicted, log_var = losses.split_variance(diffusion, silent(x_t, t), x_t, t)
+    true_mean, true_variance = diffusion.posterior(x, x_t, t)
+    beta, alpha_bar = diffusion.betas[t].view(-1, 1, 1, 1), diffusion.alpha_bar[t].view(-1, 1, 1, 1)
+    mean = (x_t - beta / (1 - alpha_bar).sqrt() * predicted) / (1 - beta).sqrt()
+    nats = torch.distributions.kl_divergence(
+        torch.distributions.Normal(true_mean, true_variance.sqrt().expand_as(x)),
+        torch.distributions.Normal(mean, (log_var / 2).exp()),
+    )
+    bound = losses.bound_terms(diffusion, predicted, log_var, x, x_t, t)
+    torch.testing.assert_close(bound, nats.flatten(1).mean(1) / math.log(2))

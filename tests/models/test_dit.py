@@ -1,0 +1,202 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ditbook.layers.embeddings import sincos_2d
+from ditbook.models import dit
+from ditbook.models.dit import MODELS, AdaLNZeroBlock, DiT, DiTConfig, FinalLayer, named
+
+CONFIG = DiTConfig(size=8, channels=3, patch=2, width=32, depth=2, heads=4, num_classes=10)
+
+
+def randomised(module):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.2)
+    return module
+
+
+def inputs(config=CONFIG, batch=3):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, config.channels, config.size, config.size, generator=generator)
+    return x, torch.tensor([0, 500, 999])[:batch], torch.tensor([0, 9, 10])[:batch]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        dataclasses.replace(CONFIG, learn_sigma=False),
+        DiTConfig(size=12, channels=1, patch=3, width=16, depth=1, heads=2, num_classes=10),
+        DiTConfig(size=8, channels=5, patch=8, width=16, depth=1, heads=1, num_classes=10, learn_sigma=False),
+    ],
+)
+def test_output_shape(config):
+    out = randomised(DiT(config))(*inputs(config))
+    channels = config.channels * (2 if config.learn_sigma else 1)
+    assert out.shape == (3, channels, config.size, config.size)
+    assert out.isfinite().all()
+
+
+def test_output_is_zero_at_the_start():
+    torch.manual_seed(0)
+    assert torch.equal(DiT(CONFIG)(*inputs()), torch.zeros(3, 6, 8, 8))
+
+
+def test_every_block_is_the_identity_at_the_start():
+    torch.manual_seed(0)
+    x, c = torch.randn(2, 16, 32), torch.randn(2, 32)
+    for block in DiT(CONFIG).blocks:
+        assert torch.equal(block(x, c), x)
+        assert block.attn(x).abs().max() > 0  # its branches are not silent, its gates are
+        assert block.mlp(x).abs().max() > 0
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    model = DiT(dataclasses.replace(CONFIG, width=64))
+    zero = {"final.linear.weight", "final.modulation.weight"} | {f"blocks.{i}.modulation.weight" for i in range(2)}
+    normal = {"time_embed.mlp.0.weight", "time_embed.mlp.2.weight", "label_embed.table.weight"}
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or name in zero:
+            assert not parameter.any(), name
+        elif name in normal:
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.1), name
+        else:  # Xavier: uniform within ±√(6 / (in + out))
+            bound = math.sqrt(6 / sum(parameter.shape))
+            assert 0.9 * bound < parameter.abs().max().item() <= bound, name
+
+
+def test_gradients_reach_every_parameter():
+    model = randomised(DiT(CONFIG))
+    model(*inputs()).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def normed(x):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+@pytest.mark.equation("16.7", of="ditbook.models.dit.AdaLNZeroBlock", against="the six rows of blocks of the weight")
+@pytest.mark.equation("16.8", of="ditbook.models.dit.AdaLNZeroBlock", against="the attention branch written out")
+@pytest.mark.equation("16.9", of="ditbook.models.dit.AdaLNZeroBlock", against="the MLP branch written out")
+def test_block_written_out():
+    block = randomised(AdaLNZeroBlock(32, 4))
+    x, c = torch.randn(2, 9, 32), torch.randn(2, 32)
+    parts = [
+        (c @ block.modulation.weight[32 * i : 32 * i + 32].T + block.modulation.bias[32 * i : 32 * i + 32])[:, None]
+        for i in range(6)
+    ]
+    shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = parts
+    h = x + gate_1 * block.attn(normed(x) * (1 + scale_1) + shift_1)
+    wanted = h + gate_2 * block.mlp(normed(h) * (1 + scale_2) + shift_2)
+    torch.testing.assert_close(block(x, c), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.equation(
+    "16.10", of="ditbook.models.dit.FinalLayer", against="norm, shift and scale, linear map written out"
+)
+def test_final_layer_written_out():
+    layer = randomised(FinalLayer(32, 12))
+    x, c = torch.randn(2, 9, 32), torch.randn(2, 32)
+    both = c @ layer.modulation.weight.T + layer.modulation.bias
+    shift, scale = both[:, None, :32], both[:, None, 32:]
+    wanted = (normed(x) * (1 + scale) + shift) @ layer.linear.weight.T + layer.linear.bias
+    torch.testing.assert_close(layer(x, c), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_whole_model_is_its_parts():
+    model = randomised(DiT(CONFIG))
+    x, t, y = inputs()
+    # a patch as row, column, channel; tokens in reading order
+    tokens = F.unfold(x, 2, stride=2).view(3, 3, 4, 16).permute(0, 3, 2, 1).reshape(3, 16, 12)
+    tokens = model.patch_embed(tokens) + sincos_2d(32, 4).float()
+    c = F.silu(model.time_embed(t) + model.label_embed.table.weight[y])
+    for block in model.blocks:
+        tokens = block(tokens, c)
+    out = model.final(tokens, c).view(3, 16, 4, 6).permute(0, 3, 2, 1).reshape(3, 24, 16)
+    torch.testing.assert_close(model(x, t, y), F.fold(out, 8, 2, stride=2), rtol=1e-4, atol=1e-4)
+
+
+def test_time_class_and_image_all_matter():
+    model = randomised(DiT(CONFIG))
+    x, t, y = inputs()
+    out = model(x, t, y)
+    for other in (model(x + 0.1, t, y), model(x, t - 1 + 2 * (t == 0), y), model(x, t, (y + 1) % 11)):
+        assert ((out - other).flatten(1).abs().amax(1) > 1e-3).all()
+
+
+def test_samples_of_a_batch_do_not_mix():
+    model = randomised(DiT(CONFIG))
+    x, t, y = inputs()
+    alone = torch.cat([model(x[i : i + 1], t[i : i + 1], y[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(model(x, t, y), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_training_mode_changes_nothing():
+    model = randomised(DiT(CONFIG))
+    assert torch.equal(model.train()(*inputs()), model.eval()(*inputs()))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 8, 8), (3, 1, 8, 8), (3, 3, 8, 10), (3, 3, 16, 16), (3, 8, 8)])
+def test_wrong_channels_or_size(shape):
+    with pytest.raises(ValueError, match=r"input of shape \(3, .*\); this DiT takes \(batch, 3, 8, 8\)"):
+        DiT(CONFIG)(torch.zeros(shape), *inputs()[1:])
+
+
+@pytest.mark.parametrize("wrong", [-1, 11])
+def test_class_out_of_range(wrong):
+    x, t, _ = inputs()
+    with pytest.raises(ValueError, match=rf"class {wrong} is out of range: labels are 0 to 9"):
+        DiT(CONFIG)(x, t, torch.tensor([0, wrong, 1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 9}, "size 9 is not divisible by patch 2"),
+        ({"heads": 5}, "width 32 must be divisible by 4 and by the 5 heads"),
+        ({"width": 30, "heads": 3}, "width 30 must be divisible by 4"),
+    ],
+)
+def test_designs_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_registry_holds_the_papers_models():
+    assert len(MODELS) == 12
+    assert named("DiT-XL/2") == DiTConfig()
+    designs = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
+    for size, design in designs.items():
+        for patch in (2, 4, 8):
+            config = named(f"DiT-{size}/{patch}")
+            assert (config.depth, config.width, config.heads) == design
+            assert config.tokens == (32 // patch) ** 2
+    assert named("DiT-S/4", size=64, num_classes=10).tokens == 256
+
+
+@pytest.mark.parametrize("name", ["DiT-S/3", "DiT-M/2", "S/2", ""])
+def test_no_such_model(name):
+    with pytest.raises(ValueError, match=rf"no model '{name}'; the paper's are DiT-S/8, "):
+        named(name)
+
+
+def test_position_table_is_a_buffer_and_no_weight():
+    model = DiT(CONFIG)
+    assert "pos_embed" not in model.state_dict()
+    assert "pos_embed" in dict(model.named_buffers())
+    assert not isinstance(model.pos_embed, nn.Parameter)
+    torch.testing.assert_close(model.pos_embed, sincos_2d(32, 4).float())
+
+
+def test_layer_norm_has_mean_zero_and_variance_one():
+    out = dit.layer_norm(3 + 5 * torch.randn(4, 7, 32))
+    torch.testing.assert_close(out.mean(-1), torch.zeros(4, 7), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.var(-1, correction=0), torch.ones(4, 7), rtol=1e-4, atol=0)

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from ditbook.models.unet import UNet, UNetConfig
+
+
+def randomised(config):
+    torch.manual_seed(0)
+    model = UNet(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(),
+        UNetConfig(size=16, channels=3, width=16, multipliers=(1, 2, 2), blocks=2),
+        UNetConfig(size=5, width=8, multipliers=(1,), heads=2),
+    ],
+)
+def test_output_has_the_shape_of_the_input_and_gradients_reach_all(config):
+    model = randomised(config)
+    x = torch.randn(2, config.channels, config.size, config.size)
+    out = model(x, torch.tensor([0, 999]))
+    assert out.shape == x.shape
+    out.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_output_is_zero_at_the_start():
+    out = UNet(UNetConfig())(torch.randn(2, 1, 8, 8), torch.tensor([0, 999]))
+    assert torch.equal(out, torch.zeros(2, 1, 8, 8))
+
+
+def test_time_matters():
+    model, x = randomised(UNetConfig()), torch.randn(1, 1, 8, 8)
+    assert not torch.allclose(model(x, torch.tensor([3])), model(x, torch.tensor([700])), atol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 9, 8), (2, 8, 8)])
+def test_wrong_channels_or_size(shape):
+    with pytest.raises(ValueError, match=r"input of shape \(2, .*\); this U-Net takes \(batch, 1, 8, 8\)"):
+        UNet(UNetConfig())(torch.zeros(shape), torch.tensor([0, 1]))
+
+
+def test_designs_that_do_not_fit():
+    with pytest.raises(ValueError, match="size 6 must be divisible by 4 for 3 levels"):
+        UNetConfig(size=6, multipliers=(1, 2, 2))
+    with pytest.raises(ValueError, match="width 20 must be divisible by 8"):
+        UNetConfig(width=20)
+
+
+def test_a_list_of_multipliers_is_taken_for_a_tuple():
+    assert UNetConfig(multipliers=[1, 2]) == UNetConfig()
