@@ -136,8 +136,11 @@ def page(root: Path = ROOT) -> str:
 
 
 def _row(proof: Proof) -> str:
-    function = f"{{py:obj}}`{proof.of.removeprefix('ditbook.')} <{proof.of}>`"
-    return f"| ({proof.equation}) | {function} | `{proof.test.removeprefix('tests/')}` | {_cell(proof.against)} |"
+    function = re.sub(r"^(?:[a-z_0-9]+\.)+(?=.)", "", proof.of)  # without its modules
+    file, test = proof.test.rsplit("/", 1)[1].split("::")
+    return (
+        f"| ({proof.equation}) | {{py:obj}}`{function} <{proof.of}>` | `{test}` in `{file}` | {_cell(proof.against)} |"
+    )
 
 
 def _cell(text: str) -> str:

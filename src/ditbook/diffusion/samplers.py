@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization, Prediction
 from ditbook.diffusion.losses import split_variance

@@ -1,0 +1,32 @@
+"""The built site and a browser to read it with."""
+
+import os
+import shutil
+
+import build_book
+import pytest
+
+
+@pytest.fixture(scope="session")
+def site():
+    """Folder of the built pages; they are built if they are missing or older than what they are made from."""
+    if build_book.outdated():
+        assert build_book.build() == 0, "the book does not build; run `make book` to see why"
+    return build_book.INDEX.parent
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium. Without it, a failure in CI and a skip elsewhere."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        reason = "the browser tests need Chromium: install the packages `chromium` and `fonts-dejavu-core`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
