@@ -1,7 +1,7 @@
 """Write book/verification.md: which test proves which equation: python tools/verification.py
 
 Read are the marks `@pytest.mark.equation(number, of=…, against=…)` of tests/ (by their syntax, nothing is run), the
-`\\tag{N.M}` of notebooks/, and tests/book/definitions.toml, which says why an equation has nothing to prove.
+`\\tag{N.M}` of notebooks/, and tests/book/definitions.toml, which says why an equation has no test.
 """
 
 import ast
@@ -19,9 +19,9 @@ HEAD = """\
 # What proves what
 
 Every numbered equation of the book is either implemented by a function that a test holds against a reference from
-elsewhere, or it is a definition with nothing to prove. This page is made by `tools/verification.py` from the marks of
-the tests; a test fails when it is out of date, when an equation has neither, and when a mark names an equation that
-no chapter states.
+elsewhere, or the table says why there is nothing to prove here: most often the equation is a definition. This page is
+made by `tools/verification.py` from the marks of the tests. A test fails when the page is out of date, when an equation
+has neither a test nor a reason, and when a mark names an equation that no chapter states.
 """
 
 
@@ -123,13 +123,13 @@ def page(root: Path = ROOT) -> str:
         lines += [f"## Chapter {int(notebook[:2])}: {_title(root / 'notebooks' / notebook)}", ""]
         lines += [
             f"[The chapter](../notebooks/{notebook}) numbers {len(numbers)} equations: {tested} are proved by a "
-            f"test, {len(numbers) - tested} are definitions.",
+            f"test, {len(numbers) - tested} are not, for the reason given.",
             "",
         ]
         lines += ["| Equation | Function | Test | Held against |", "|---|---|---|---|"]
         for number in numbers:
             lines += [_row(proof) for proof in marks if proof.equation == number] or [
-                f"| ({number}) | | definition | {_cell(defined.get(number, 'not yet proved'))} |"
+                f"| ({number}) | | none | {_cell(defined.get(number, 'not yet proved'))} |"
             ]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

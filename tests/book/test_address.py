@@ -3,7 +3,6 @@
 import re
 import shutil
 
-import publish_address
 import pytest
 from publish_address import FILES, ROOT, address, colab, first_cell, first_code_cell, named, publish
 
@@ -72,5 +71,6 @@ def test_an_address_that_colab_cannot_open_is_refused(copy, url):
 
 
 def test_the_placeholder_can_be_nobodys_account():
-    account = publish_address.address().split("/")[3]
-    assert account == "replace-this-with-the-account-that-hosts-it" and len(account) > 39 or len(account) <= 39
+    """GitHub allows 39 characters, so no stranger can take the name and be installed by the first cells."""
+    account = address().split("/")[3]
+    assert account.startswith("replace-this") == (len(account) > 39)

@@ -43,11 +43,9 @@ def write_equations(root, *numbers):
 def test_nothing_is_wrong_with_a_small_repository(root):
     assert verification.problems(root) == []
     page = verification.page(root)
-    assert (
-        "| (3.1) | {py:obj}`patchify <ditbook.layers.patches.patchify>` | `test_something` in `test_it.py` | closed form |"
-        in page
-    )
-    assert "| (3.2) | | definition | defines the letter x |" in page
+    function = "{py:obj}`patchify <ditbook.layers.patches.patchify>`"
+    assert f"| (3.1) | {function} | `test_something` in `test_it.py` | closed form |" in page
+    assert "| (3.2) | | none | defines the letter x |" in page
     assert "## Chapter 3: Title" in page
 
 
@@ -77,5 +75,5 @@ def test_a_definition_of_nothing_is_noticed(root):
 
 def test_a_mark_that_cannot_be_read_names_the_test(root):
     (root / "tests" / "test_it.py").write_text(MARK.replace('against="closed form"', "against=REFERENCE"))
-    with pytest.raises(ValueError, match="test_it.py::test_something"):
+    with pytest.raises(ValueError, match=r"test_it\.py::test_something"):
         verification.proofs(root)

@@ -95,7 +95,8 @@ def test_wheel_asks_for_nothing_that_colab_would_have_to_upgrade(wheel):
     needs = [
         line.removeprefix("Requires-Dist: ") for line in metadata.splitlines() if line.startswith("Requires-Dist: ")
     ]
-    assert needs and not [need for need in needs if "==" in need or "<" in need]
+    assert needs
+    assert not [need for need in needs if "==" in need or "<" in need]
 
 
 def test_weights_and_data_load_from_the_wheel(python, tmp_path):
