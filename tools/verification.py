@@ -136,7 +136,7 @@ def page(root: Path = ROOT) -> str:
 
 
 def _row(proof: Proof) -> str:
-    function = re.sub(r"^(?:[a-z_0-9]+\.)+(?=.)", "", proof.of)  # without its modules
+    function = proof.of.rsplit(".", 1)[1]
     file, test = proof.test.rsplit("/", 1)[1].split("::")
     return (
         f"| ({proof.equation}) | {{py:obj}}`{function} <{proof.of}>` | `{test}` in `{file}` | {_cell(proof.against)} |"

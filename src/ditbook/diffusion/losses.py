@@ -38,7 +38,7 @@ def simple_loss(
     output = model(x_t, diffusion.model_time(t), **condition)
     if output.shape != x_t.shape:
         raise ValueError(
-            f"the model answered {tuple(output.shape)} to {tuple(x_t.shape)}; one with a variance head needs hybrid_loss"
+            f"the model answered {tuple(output.shape)} to {tuple(x_t.shape)}; a variance head needs hybrid_loss"
         )
     target = getattr(diffusion.predict(eps, x_t, t, "eps"), parameterization)
     return (output - target).square().mean()  # (10.12)
