@@ -15,9 +15,10 @@ from pathlib import Path
 
 from publish_address import address, first_cell
 
+from ditbook.plotting import SHORTEST_ALT
+
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 1_500_000  # bytes of a notebook
-SHORTEST_ALT = 10  # characters
 WORDS = (1_500, 4_000)
 CODE_CELLS = (20, 60)
 QUESTIONS = EXERCISES = 3

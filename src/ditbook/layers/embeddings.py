@@ -90,7 +90,7 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed timesteps (B,) as vectors (B, width)."""
-        return self.mlp(timestep_embedding(t, FREQUENCY_WIDTH).to(self.mlp[0].weight.dtype))
+        return self.mlp(timestep_embedding(t, FREQUENCY_WIDTH).to(next(self.parameters()).dtype))
 
 
 class LabelEmbedding(nn.Module):
@@ -123,7 +123,8 @@ class LabelEmbedding(nn.Module):
         """Look up labels: (B,) → (B, width).
 
         Raises:
-            ValueError: a label is negative or larger than the null class.
+            ValueError: a label is negative or larger than the null class. Checked for labels on the CPU outside
+                compilation; elsewhere the look would stall the device, and the table's own index error stands.
         """
         if not torch.compiler.is_compiling() and y.device.type == "cpu" and y.numel():
             low, high = int(y.min()), int(y.max())

@@ -148,8 +148,9 @@ class DiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for weight in (self.time_embed.mlp[0].weight, self.time_embed.mlp[2].weight, self.label_embed.table.weight):
-            nn.init.normal_(weight, std=0.02)
+        for module in (*self.time_embed.mlp, self.label_embed.table):
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(self.final.linear.weight)
         for module in self.modules():
             if isinstance(module, AdaLNZeroBlock | FinalLayer):

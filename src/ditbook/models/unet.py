@@ -5,6 +5,7 @@ Source: Ho et al. 2020, section 4 and appendix B.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -122,8 +123,8 @@ class UNet(nn.Module):
 
         self.norm_out = nn.GroupNorm(GROUPS, now)
         self.conv_out = nn.Conv2d(now, config.channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Predict the noise in `x` (B, C, size, size) at timesteps `t` (B,).
@@ -138,7 +139,7 @@ class UNet(nn.Module):
         c = F.silu(self.time_embed(t))  # (B, D)
         h = self.conv_in(x)
         kept = [h]
-        for i, level in enumerate(self.down):
+        for i, level in enumerate(cast("list[Level]", self.down)):
             for block in level.blocks:
                 h = block(h, c)
                 kept.append(h)
@@ -146,7 +147,7 @@ class UNet(nn.Module):
                 h = level.change(h)
                 kept.append(h)
         h = self.middle_2(self.middle_attn(self.middle_1(h, c)), c)
-        for i, level in enumerate(self.up):
+        for i, level in enumerate(cast("list[Level]", self.up)):
             for block in level.blocks:
                 h = block(torch.cat([h, kept.pop()], dim=1), c)
             if i < len(self.up) - 1:

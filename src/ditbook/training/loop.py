@@ -63,7 +63,7 @@ def train(
 
     Raises:
         ValueError: `data` is empty or ragged, or the checkpoint belongs to another configuration or model.
-        DivergedError: the loss is not finite. Weights and the last checkpoint are those of the last good step.
+        DivergedError: the loss is not finite. The step is not taken; the checkpoint is the last one saved.
     """
     n = _length(data)
     device = next(model.parameters()).device
