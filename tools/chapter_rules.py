@@ -284,6 +284,17 @@ def equations_are_numbered_in_order(chapter: Chapter) -> list[str]:
 
 
 @rule
+def numbered_equations_break_lines_by_cr(chapter: Chapter) -> list[str]:
+    """Sphinx wraps mathematics with a double backslash into an environment in which MathJax draws no number."""
+    return [
+        f"{name(cell)} breaks a line of a numbered equation by \\\\ and not by \\cr"
+        for cell in chapter.markdown
+        for equation in re.findall(r"\$\$.*?\$\$", cell["source"], re.DOTALL)
+        if "\\tag{" in equation and "\\\\" in equation
+    ]
+
+
+@rule
 def relative_links_resolve(chapter: Chapter) -> list[str]:
     wrong = []
     for cell in chapter.markdown:

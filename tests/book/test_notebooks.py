@@ -122,6 +122,7 @@ BREAKS = [
     ("length_is_that_of_a_chapter", drop(-1, None)),
     ("equations_are_numbered_in_order", add(2, "\n\n$$z \\tag{3.2}$$")),
     ("equations_are_numbered_in_order", add(2, "\n\n$$z \\tag{4.3}$$")),
+    ("numbered_equations_break_lines_by_cr", put(2, "source", "$$x \\\\ y \\tag{3.1}$$\n\nand\n\n$$y \\tag{3.2}$$")),
     ("relative_links_resolve", add(1, " [there](../nowhere.md)")),
     ("relative_links_resolve", add(1, " ![a picture of nothing](nowhere.png)")),
 ]
