@@ -144,9 +144,25 @@ class TestGrid:
         with pytest.raises(ValueError, match=message):
             plotting.grid(images)
 
-    def test_titles_must_be_as_many_as_images(self):
-        with pytest.raises(ValueError, match="3 images need 3 titles, not 2"):
-            plotting.grid(np.zeros((3, 1, 8, 8)), titles=["a", "b"])
+    def test_titles_must_be_as_many_as_images_or_columns(self):
+        with pytest.raises(ValueError, match="6 images in 3 columns need 3 or 6 titles, not 2"):
+            plotting.grid(np.zeros((6, 1, 8, 8)), columns=3, titles=["a", "b"])
+
+    def test_titles_of_columns_and_rows_stand_outside(self):
+        fig = plotting.grid(np.zeros((6, 1, 8, 8)), titles=["a", "b", "c"], rows=["guidance 1", "guidance 2"])
+        assert [axes.get_title() for axes in fig.axes] == ["a", "b", "c", "", "", ""]
+        left = [axes.get_window_extent() for axes in fig.axes[::3]]
+        assert [text.get_text() for text in fig.texts] == ["guidance 1", "guidance 2"]
+        for text, box in zip(fig.texts, left, strict=True):
+            extent = text.get_window_extent()
+            assert extent.x0 >= 0
+            assert extent.x1 < box.x0
+            assert box.y0 < (extent.y0 + extent.y1) / 2 < box.y1
+
+    @pytest.mark.parametrize("rows", [[], ["a", "b"]])
+    def test_rows_must_be_full(self, rows):
+        with pytest.raises(ValueError, match=f"3 images do not fill {len(rows)} rows evenly"):
+            plotting.grid(np.zeros((3, 1, 8, 8)), rows=rows)
 
 
 def test_filmstrip_is_one_row_in_order_with_labels():

@@ -93,45 +93,63 @@ def show(fig: Figure, alt: str) -> None:
 
 
 def grid(
-    images: Any, columns: int | None = None, titles: Sequence[str] | None = None, scale: int | None = None
+    images: Any,
+    columns: int | None = None,
+    titles: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
+    scale: int | None = None,
 ) -> Figure:
     """Draw images in reading order, each pixel a sharp square.
 
     Args:
         images: (N, C, H, W) in [-1, 1], tensor or array, C 1 or 3; values outside are clipped.
         columns: images per row; by default as even as possible within the width of the page.
-        titles: one per image, drawn above it.
+        titles: one per image, drawn above it; or one per column, drawn above the first row.
+        rows: one per row, drawn at its left; they make `columns` the number of images over that of rows.
         scale: page pixels per image pixel; by default an image is about 60 pixels wide.
 
     Raises:
-        ValueError: not (N, C, H, W) with C 1 or 3, no image, not finite, or not one title per image.
+        ValueError: not (N, C, H, W) with C 1 or 3, no image, not finite, or a number of titles or rows that does
+            not fit.
     """
     pixels = _pixels(images)  # (N, H, W, C)
     count, height, width = pixels.shape[:3]
-    if titles is not None and len(titles) != count:
-        raise ValueError(f"{count} images need {count} titles, not {len(titles)}")
+    if rows is not None:
+        if not rows or count % len(rows):
+            raise ValueError(f"{count} images do not fill {len(rows)} rows evenly")
+        columns = count // len(rows)
+    titles = list(titles or ())
     scale = scale or max(1, round(IMAGE / width))
-    widest = max((len(line) for title in titles or () for line in title.split("\n")), default=0)
-    across = max(width * scale, round(0.62 * TEXT * widest)) + GAP  # from one column to the next
-    head = round(1.4 * TEXT) * max((title.count("\n") + 1 for title in titles), default=0) if titles else 0
-    down = height * scale + head + GAP  # from one row to the next
+    across = max(width * scale, _text_width(titles)) + GAP  # from one column to the next
+    side = _text_width(rows) + GAP if rows else 0
     if columns is None:
-        rows = math.ceil(count / max(1, PAGE // across))
-        columns = math.ceil(count / rows)
-    rows = math.ceil(count / columns)
-    page = columns * across + GAP, rows * down + GAP
+        columns = math.ceil(count / math.ceil(count / max(1, (PAGE - side) // across)))
+    if titles and len(titles) not in (count, columns):
+        raise ValueError(f"{count} images in {columns} columns need {columns} or {count} titles, not {len(titles)}")
+    head = round(1.4 * TEXT) * max((title.count("\n") + 1 for title in titles), default=0)
+    heads = math.ceil(count / columns) if len(titles) == count else 1  # rows with titles above them
+    down = height * scale + GAP  # from one row to the next, beside its titles
+    page = side + columns * across + GAP, math.ceil(count / columns) * down + heads * head + GAP
     fig = Figure(figsize=(page[0] / 72, page[1] / 72), facecolor="white")
     fig.set_layout_engine("none")  # the axes below are placed to the pixel
     for index, picture in enumerate(pixels):
         row, column = divmod(index, columns)
-        left = GAP + column * across + (across - GAP - width * scale) // 2
-        bottom = page[1] - (row + 1) * down
+        left = side + GAP + column * across + (across - GAP - width * scale) // 2
+        bottom = page[1] - (row + 1) * down - min(row + 1, heads) * head
         axes = fig.add_axes((left / page[0], bottom / page[1], width * scale / page[0], height * scale / page[1]))
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
         axes.set_axis_off()
-        if titles is not None:
+        if index < len(titles):
             axes.set_title(titles[index], fontsize=TEXT, pad=3)
+        if rows and column == 0:
+            middle = (bottom + height * scale / 2) / page[1]
+            fig.text(side / page[0], middle, rows[row], fontsize=TEXT, ha="right", va="center")
     return fig
+
+
+def _text_width(texts: Sequence[str]) -> int:
+    """About how many pixels the longest line takes."""
+    return round(0.62 * TEXT * max((len(line) for text in texts for line in text.split("\n")), default=0))
 
 
 def filmstrip(frames: Any, labels: Sequence[str]) -> Figure:

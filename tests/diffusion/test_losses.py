@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -149,3 +150,47 @@ def test_the_bound_counts_in_bits(diffusion):
     )
     bound = losses.bound_terms(diffusion, predicted, log_var, x, x_t, t)
     torch.testing.assert_close(bound, nats.flatten(1).mean(1) / math.log(2))
+
+
+def chain_bound(diffusion, slope, variance, end_variance, x):
+    """Bound (10.8) of one pixel x, in nats, for the steps N(slope[t]·x_t, variance[t]) from N(0, end_variance).
+
+    The expectation over x_t is that of a square, so ten points of Gauss and Hermite give it exactly.
+    """
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(10))
+    total = torch.zeros_like(x)
+    for t in range(diffusion.num_steps):
+        start, index = x.repeat_interleave(10).view(-1, 1, 1, 1), torch.full((10 * len(x),), t)
+        x_t = diffusion.add_noise(start, index, nodes.repeat(len(x)).view(-1, 1, 1, 1))
+        share = diffusion.posterior(torch.ones_like(x_t), torch.zeros_like(x_t), index)[0]  # of x_start in the mean
+        kept = diffusion.posterior(torch.zeros_like(x_t), torch.ones_like(x_t), index)[0]  # of x_t
+        guess = (slope[t] - kept) / share * x_t  # the x_start that puts the mean at slope·x_t
+        eps = (x_t - diffusion.alpha_bar[t].sqrt() * guess) / (1 - diffusion.alpha_bar[t]).sqrt()
+        log_var = variance[t].log().expand_as(x_t)
+        bits = losses.bound_terms(diffusion, eps, log_var, start, x_t, index)
+        total += math.log(2) * (bits.view(-1, 10) * weights / weights.sum()).sum(1)
+    mean, var = diffusion.alpha_bar[-1].sqrt() * x, (1 - diffusion.alpha_bar[-1]).expand_as(x)
+    return total + losses.gaussian_kl(mean, var.log(), torch.zeros_like(x), end_variance.log().expand_as(x))
+
+
+@pytest.mark.equation("10.8", of="ditbook.diffusion.losses.bound_terms", against="exact likelihood of a Gaussian chain")
+def test_the_bound_lies_above_the_likelihood_and_touches_it():
+    """Where the data are Gaussian the best reverse steps are known: with them the bound is the likelihood itself."""
+    diffusion = GaussianDiffusion(torch.tensor([0.02, 0.1, 0.3, 0.5]))
+    data, x = 0.3**2, torch.tensor([-0.7, -0.1, 0.2, 0.6], dtype=torch.float64)
+    noisy = diffusion.alpha_bar * data + 1 - diffusion.alpha_bar  # variance of x_t
+    before = torch.cat([noisy.new_tensor([data]), noisy[:-1]])
+    slope = diffusion.alphas.sqrt() * before / noisy
+    variance = before * diffusion.betas / noisy
+
+    def nll(slope, variance):  # of the bin of width 2/255 around x, the chain's steps multiplied out
+        spread = noisy[-1]
+        for m, v in zip(reversed(slope), reversed(variance), strict=True):
+            spread = m**2 * spread + v
+        return 0.5 * (x**2 / spread + (2 * math.pi * spread).log()) - math.log(2 / 255)
+
+    exact = chain_bound(diffusion, slope, variance, noisy[-1], x)
+    torch.testing.assert_close(exact, nll(slope, variance), rtol=0, atol=2e-4)
+    for worse_slope, worse_variance in ((0.9 * slope, variance), (slope, 1.3 * variance), (slope, 0.8 * variance)):
+        gap = chain_bound(diffusion, worse_slope, worse_variance, noisy[-1], x) - nll(worse_slope, worse_variance)
+        assert (gap > 0.003).all()

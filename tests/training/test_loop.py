@@ -108,6 +108,14 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, poison):
     assert path.read_bytes() == before
 
 
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_taken():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    with pytest.raises(DivergedError, match=r"the gradient's norm is inf at step 0; try a smaller learning rate"):
+        train(model, lambda m, b, g: m.weight.sqrt().sum(), {"x": torch.zeros(4, 1)}, CONFIG)
+    assert model.weight.item() == 0
+
+
 def test_first_step_of_adamw_with_warm_up_and_decay():
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 2.0)

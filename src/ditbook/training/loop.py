@@ -1,5 +1,6 @@
 """The training loop of every chapter: AdamW, averaged weights, a bar, checkpoints that resume exactly."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +30,11 @@ class TrainConfig:
     seed: int = 0  # of batches and noise; the model is initialised by the caller
 
 
+ADVICE = "try a smaller learning rate or grad_clip"
+
+
 class DivergedError(RuntimeError):
-    """The loss became infinite or not a number."""
+    """The loss or its gradient became infinite or not a number."""
 
 
 @dataclass
@@ -63,7 +67,8 @@ def train(
 
     Raises:
         ValueError: `data` is empty or ragged, or the checkpoint belongs to another configuration or model.
-        DivergedError: the loss is not finite. The step is not taken; the checkpoint is the last one saved.
+        DivergedError: the loss or its gradient is not finite. The step is not taken; the checkpoint is the last one
+            saved.
     """
     n = _length(data)
     device = next(model.parameters()).device
@@ -80,13 +85,14 @@ def train(
         chosen = torch.randint(n, (config.batch_size,), generator=generator)
         value = loss(model, {name: tensor[chosen].to(device) for name, tensor in data.items()}, generator)
         if not value.isfinite():
-            raise DivergedError(f"the loss is {value.item()} at step {step}; try a smaller learning rate or grad_clip")
+            raise DivergedError(f"the loss is {value.item()} at step {step}; {ADVICE}")
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1, (step + 1) / max(1, config.warmup_steps))
         optimizer.zero_grad()
         value.backward()
-        if config.grad_clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if config.grad_clip is None else config.grad_clip)
+        if not norm.isfinite():
+            raise DivergedError(f"the gradient's norm is {norm.item()} at step {step}; {ADVICE}")
         optimizer.step()
         ema.update(model, step)
         losses.append(value.item())
