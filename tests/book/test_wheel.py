@@ -107,7 +107,7 @@ def test_weights_and_data_load_from_the_wheel(python, tmp_path):
     )
     file, names, count = json.loads(run(python, "-c", script, cwd=tmp_path))
     assert Path(file).is_relative_to(python.parents[1])
-    assert names == ["dit-digits", "unet-digits"]
+    assert {"dit-digits", "unet-digits"} <= set(names)
     assert count == 299
 
 
