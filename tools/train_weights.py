@@ -5,21 +5,76 @@ Each recipe is src/ditbook/weights/NAME.toml. A run that was stopped goes on fro
 
 import argparse
 import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.svm import SVC
 
 import ditbook
 from ditbook import data, weights
-from ditbook.data import digits
+from ditbook.data import captions, digits, tokenizer
 from ditbook.diffusion import losses, samplers, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
-from ditbook.training import checkpoint
-from ditbook.training.loop import Batch, TrainConfig, train
+from ditbook.models import decoding
+from ditbook.training import checkpoint, objectives
+from ditbook.training.loop import Batch, Loss, TrainConfig, train
 
 FOLDER = Path(weights.__file__).parent
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a recipe trains on, the loss, and how the trained model is measured."""
+
+    batch: Batch
+    loss: Loss
+    measure: Callable[[torch.nn.Module], dict[str, float]]
+
+
+def digits_task(recipe: dict[str, Any]) -> Task:
+    family, diffusion = recipe["family"], GaussianDiffusion(schedules.linear())
+
+    def measure(model: torch.nn.Module) -> dict[str, float]:
+        metric = {"held-out mse of eps": round(held_out_loss(model, family, diffusion), 4)}
+        return metric if family == "unet" else metric | {"agreement at guidance 2": agreement(model, diffusion)}
+
+    return Task(data.tensors(digits.load("train")), digits_loss(family, diffusion), measure)
+
+
+def captions_task(recipe: dict[str, Any]) -> Task:
+    """Read English captions and write French ones, or summaries."""
+    language, smoothing = recipe["writes"], recipe["label_smoothing"]
+
+    def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        target = batch["target"]
+        return objectives.next_token_loss(model(batch["source"], target[:, :-1]), target[:, 1:], smoothing)
+
+    def measure(model: torch.nn.Module) -> dict[str, float]:
+        batch = sentences(language, "validation", 2000, seed=1)
+        written = decoding.greedy(
+            model.step, model.start(batch["source"]), bos=tokenizer.BOS, eos=tokenizer.EOS, max_length=50
+        )
+        right = objectives.exact_match(written, batch["target"][:, 1:], tokenizer.EOS)
+        return {"exact match on 2,000 held-out scenes": round(right.double().mean().item(), 4)}
+
+    return Task(sentences(language, "train", 50_000, seed=0), loss, measure)
+
+
+def sentences(language: str, split: str, size: int, seed: int) -> Batch:
+    """English captions as `source`, French ones or summaries as `target`, with begin and end."""
+    rows = captions.load(split, size, seed)
+    english, other = captions.tokenizer("english"), captions.tokenizer(language)
+    return {
+        "source": tokenizer.batch([english.encode(text) for text in rows["caption"]]),
+        "target": tokenizer.batch([other.encode(text) for text in rows[language]], bos=True, eos=True),
+    }
+
+
+TASKS = {"captions": captions_task, "digits": digits_task}
 
 
 def digits_loss(family: str, diffusion: GaussianDiffusion):
@@ -58,28 +113,21 @@ def agreement(model, diffusion: GaussianDiffusion, guidance_scale: float = 2.0) 
     x = torch.randn(500, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     guided = ClassifierFreeGuidance(model, guidance_scale, null={"y": 10})
     out = samplers.ddim(guided, x, diffusion.respace(50), clip=1.0, y=y)
-    return float((reader.predict(out.flatten(1).numpy()) == y.numpy()).mean())
+    return round(float((reader.predict(out.flatten(1).numpy()) == y.numpy()).mean()), 3)
 
 
 def make(name: str) -> None:
-    recipe = tomllib.loads((FOLDER / f"{name}.toml").read_text())
-    family, config = recipe["family"], TrainConfig(**recipe["training"])
+    recipe = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    config = TrainConfig(**recipe["training"])
+    task = TASKS[recipe["task"]](recipe)
     torch.manual_seed(config.seed)
-    model = weights.build(family, recipe["model"])
-    diffusion = GaussianDiffusion(schedules.linear())
-    trained = train(
-        model,
-        digits_loss(family, diffusion),
-        data.tensors(digits.load("train")),
-        config,
-        path=Path("runs") / f"{name}.safetensors",
-    )
-    metric = {"held-out mse of eps": round(held_out_loss(trained.ema, family, diffusion), 4)}
-    if family == "dit":
-        metric["agreement at guidance 2"] = round(agreement(trained.ema, diffusion), 3)
-    print(name, metric)
-    recipe |= {"metric": metric, "version": ditbook.__version__}
-    checkpoint.save(FOLDER / f"{name}.safetensors", trained.ema.state_dict(), recipe)
+    model = weights.build(recipe["family"], recipe["model"])
+    trained = train(model, task.loss, task.batch, config, path=Path("runs") / f"{name}.safetensors")
+    stored = trained.ema.to(getattr(torch, recipe["dtype"])).float().eval()  # what will be read back
+    recipe |= {"metric": task.measure(stored), "version": ditbook.__version__}
+    print(name, recipe["metric"])
+    tensors = {key: value.to(getattr(torch, recipe["dtype"])) for key, value in stored.state_dict().items()}
+    checkpoint.save(FOLDER / f"{name}.safetensors", tensors, recipe)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ class TrainConfig:
     batch_size: int = 128
     learning_rate: float = 1e-3
     warmup_steps: int = 50  # the learning rate grows linearly over these
+    decay: str = "none"  # and then stays, or falls with the "inverse_sqrt" of the step
     weight_decay: float = 0.0
     ema_decay: float = 0.995
     grad_clip: float | None = None  # largest norm of the gradient
@@ -87,7 +88,7 @@ def train(
         if not value.isfinite():
             raise DivergedError(f"the loss is {value.item()} at step {step}; {ADVICE}")
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1, (step + 1) / max(1, config.warmup_steps))
+            group["lr"] = config.learning_rate * rate_factor(step, config)
         optimizer.zero_grad()
         value.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if config.grad_clip is None else config.grad_clip)
@@ -101,6 +102,21 @@ def train(
         if path is not None and ((step + 1) % save_every == 0 or step + 1 == config.steps):
             _save(path, model, ema, optimizer, generator, config, losses)
     return Trained(ema.model, losses)
+
+
+def rate_factor(step: int, config: TrainConfig) -> float:
+    """What the learning rate is multiplied by at a step, counted from 0: a warm-up, then one or a slow decay.
+
+    Raises:
+        ValueError: no such decay.
+
+    Source: Vaswani et al. 2017, section 5.3, whose rate is D^(−1/2)·warmup^(−1/2) at its highest.
+    """
+    if config.decay not in ("none", "inverse_sqrt"):
+        raise ValueError(f"no decay {config.decay!r}; there are none and inverse_sqrt")
+    warmup = max(1, config.warmup_steps)
+    tail = 1.0 if config.decay == "none" else math.sqrt(warmup / (step + 1))
+    return min((step + 1) / warmup, tail)  # (3.11)
 
 
 def _length(data: Batch) -> int:

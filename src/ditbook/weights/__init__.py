@@ -10,10 +10,17 @@ from typing import Any
 from torch import nn
 
 from ditbook.models.dit import DiT, DiTConfig
+from ditbook.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from ditbook.models.transformer import Transformer, TransformerConfig
 from ditbook.models.unet import UNet, UNetConfig
 from ditbook.training import checkpoint
 
-FAMILIES: dict[str, tuple[type, type]] = {"dit": (DiT, DiTConfig), "unet": (UNet, UNetConfig)}
+FAMILIES: dict[str, tuple[type, type]] = {
+    "dit": (DiT, DiTConfig),
+    "seq2seq": (Seq2Seq, Seq2SeqConfig),
+    "transformer": (Transformer, TransformerConfig),
+    "unet": (UNet, UNetConfig),
+}
 
 
 def names() -> list[str]:

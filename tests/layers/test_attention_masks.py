@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from ditbook.layers.attention import (
+    CrossAttention,
+    SelfAttention,
+    attention_map,
+    attention_weights,
+    causal_mask,
+    padding_mask,
+    scaled_dot_product,
+)
+
+
+def test_masks_say_who_may_look_where():
+    assert causal_mask(3).tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+    mask = padding_mask(torch.tensor([[5, 6, 0], [7, 0, 0]]), pad=0)
+    assert mask.shape == (2, 1, 1, 3)
+    assert mask[:, 0, 0].tolist() == [[True, True, False], [True, False, False]]
+
+
+@pytest.mark.parametrize("mask", [None, causal_mask(4), torch.tensor([True, False, True, True])])
+def test_the_twin_is_a_loop_over_queries_and_keys(mask):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(4, 5, dtype=torch.float64) for _ in range(3))
+    allowed = torch.ones(4, 4, dtype=torch.bool) if mask is None else mask.expand(4, 4)
+    for i in range(4):
+        scores = {j: (q[i] @ k[j] / 5**0.5).exp() for j in range(4) if allowed[i, j]}
+        total = sum(scores.values())
+        wanted = sum(score / total * v[j] for j, score in scores.items())
+        torch.testing.assert_close(scaled_dot_product(q, k, v, mask)[i], wanted)
+        for j in range(4):
+            weight = attention_weights(q, k, mask)[i, j]
+            torch.testing.assert_close(weight, scores[j] / total if j in scores else torch.zeros_like(weight))
+
+
+def test_the_twin_is_the_fused_kernel():
+    torch.manual_seed(0)
+    layer, x = SelfAttention(12, 3).double(), torch.randn(2, 5, 12, dtype=torch.float64)
+    mixed = scaled_dot_product(*layer.project(x), causal_mask(5))
+    wanted = layer(x, causal_mask(5))
+    torch.testing.assert_close(layer.proj(mixed.transpose(1, 2).flatten(2)), wanted)
+    weights = attention_map(layer, x, causal_mask(5))
+    assert weights.shape == (2, 3, 5, 5)
+    assert (weights.triu(1) == 0).all()
+    torch.testing.assert_close((weights @ layer.project(x)[2]), mixed)
+
+
+def test_a_growing_past_is_a_causal_mask():
+    torch.manual_seed(0)
+    layer, x = SelfAttention(12, 3).double(), torch.randn(2, 6, 12, dtype=torch.float64)
+    past = (torch.zeros(2, 3, 0, 4, dtype=torch.float64),) * 2
+    pieces = []
+    for part in x.split([1, 3, 2], dim=1):
+        out, past = layer.extend(part, past)
+        pieces.append(out)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), layer(x, causal_mask(6)))
+
+
+def test_cross_attention_is_torchs():
+    torch.manual_seed(0)
+    ours = CrossAttention(12, 3).double()
+    theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True).double()
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([ours.q.weight, ours.kv.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.q.bias, ours.kv.bias]))
+    theirs.out_proj.load_state_dict(ours.proj.state_dict())
+    x, memory = torch.randn(2, 4, 12, dtype=torch.float64), torch.randn(2, 7, 12, dtype=torch.float64)
+    pad = torch.zeros(2, 7, dtype=torch.bool)
+    pad[1, 5:] = True
+    wanted, _ = theirs(x, memory, memory, key_padding_mask=pad)
+    torch.testing.assert_close(ours(x, ours.remember(memory), ~pad[:, None, None]), wanted)
+    with pytest.raises(ValueError, match="width 10 is not divisible by 3 heads; take a multiple of 3"):
+        CrossAttention(10, 3)

@@ -1,0 +1,70 @@
+"""RNN, LSTM and GRU against torch.nn with the same weights: outputs, states and gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from ditbook.models.rnn import GRU, LSTM, RNN
+
+B, T, D, H = 3, 7, 5, 4
+
+
+def pair(kind, seed=0):
+    """One of our layers and torch's with the same weights."""
+    torch.manual_seed(seed)
+    mine = {nn.RNN: RNN, nn.LSTM: LSTM, nn.GRU: GRU}[kind](D, H)
+    theirs = kind(D, H, batch_first=True)
+    names = {
+        "weight_ih_l0": "input.weight",
+        "bias_ih_l0": "input.bias",
+        "weight_hh_l0": "recurrent.weight",
+        "bias_hh_l0": "recurrent.bias",
+    }
+    state = mine.state_dict()
+    theirs.load_state_dict({name: state[other] for name, other in names.items()})
+    return mine.double(), theirs.double(), names
+
+
+def compare(kind):
+    mine, theirs, names = pair(kind)
+    x = torch.randn(B, T, D, dtype=torch.float64, requires_grad=True)
+    start = [torch.randn(B, H, dtype=torch.float64, requires_grad=True) for _ in range(mine.parts)]
+    first = tuple(part[None] for part in start)
+    out, state = mine(x, tuple(start))
+    wanted, last = theirs(x, first if kind is nn.LSTM else first[0])
+    torch.testing.assert_close(out, wanted)
+    for part, other in zip(state, last if kind is nn.LSTM else [last], strict=True):
+        torch.testing.assert_close(part, other[0])
+    weight = torch.randn(B, T, H, dtype=torch.float64)
+    inputs = [x, *start]
+    ours = torch.autograd.grad((out * weight).sum() + state[-1].sum(), [*inputs, *mine.parameters()])
+    other = torch.autograd.grad((wanted * weight).sum() + last[-1].sum(), [*inputs, *theirs.parameters()])
+    ours_by_name = dict(zip([name for name, _ in mine.named_parameters()], ours[len(inputs) :], strict=True))
+    for got, want in zip(ours[: len(inputs)], other[: len(inputs)], strict=True):
+        torch.testing.assert_close(got, want)
+    for (name, _), want in zip(theirs.named_parameters(), other[len(inputs) :], strict=True):
+        torch.testing.assert_close(ours_by_name[names[name]], want)
+
+
+def test_rnn():
+    compare(nn.RNN)
+
+
+def test_lstm():
+    compare(nn.LSTM)
+
+
+def test_gru():
+    compare(nn.GRU)
+
+
+@pytest.mark.parametrize(("kind", "cell"), [(nn.RNN, nn.RNNCell), (nn.LSTM, nn.LSTMCell), (nn.GRU, nn.GRUCell)])
+def test_one_step_is_that_of_the_cell(kind, cell):
+    mine, theirs, _ = pair(kind)
+    single = cell(D, H).double()
+    single.load_state_dict({name.removesuffix("_l0"): value for name, value in theirs.state_dict().items()})
+    x, state = torch.randn(B, D, dtype=torch.float64), tuple(torch.randn(mine.parts, B, H, dtype=torch.float64))
+    after = mine.step(mine.input(x), state)
+    wanted = single(x, state if kind is nn.LSTM else state[0])
+    for got, want in zip(after, wanted if kind is nn.LSTM else [wanted], strict=True):
+        torch.testing.assert_close(got, want)

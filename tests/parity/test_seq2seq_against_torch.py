@@ -1,0 +1,119 @@
+"""The recurrent encoder–decoder against one built from torch.nn.GRU with the same weights: outputs and gradients."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ditbook.data.tokenizer import PAD
+from ditbook.models.seq2seq import KINDS, Seq2Seq, Seq2SeqConfig
+
+H, B, S, T = 6, 3, 7, 5
+NAMES = {"weight_ih": "input.weight", "bias_ih": "input.bias", "weight_hh": "recurrent.weight"}
+NAMES["bias_hh"] = "recurrent.bias"
+
+
+def make(kind):
+    torch.manual_seed(0)
+    model = Seq2Seq(Seq2SeqConfig(11, 9, width=H, attention=kind)).double()
+    source, target = torch.randint(4, 11, (B, S)), torch.randint(4, 9, (B, T))
+    source[1, 5:] = PAD
+    source[2, 3:] = PAD
+    return model, source, target
+
+
+def gru(layers, **options):
+    """A torch.nn.GRU that shares the weights of ours (forwards, and backwards if there are two)."""
+    theirs = nn.GRU(H, H, batch_first=True, bidirectional=len(layers) == 2, **options).double()
+    for layer, suffix in zip(layers, ("_l0", "_l0_reverse"), strict=False):
+        for name, other in NAMES.items():
+            module, parameter = other.split(".")
+            setattr(theirs, name + suffix, getattr(getattr(layer, module), parameter))
+    return theirs
+
+
+def reference(model, source, target):
+    """The same function, from packed sequences and loops over single scores."""
+    lengths = (source != PAD).sum(1)
+    packed = pack_padded_sequence(model.embed_source(source), lengths, batch_first=True)
+    out, last = gru([model.forwards, model.backwards])(packed)
+    memory, _ = pad_packed_sequence(out, batch_first=True)
+    hidden = torch.tanh(model.bridge(torch.cat([last[0], last[1]], dim=-1)))
+    states, _ = gru([model.decoder])(model.embed_target(target), hidden[None])
+    if model.config.attention == "none":
+        return model.out(states), None
+    rows = []
+    for b in range(B):
+        for t in range(T):
+            scores = [score(model.attention, states[b, t], memory[b, s]) for s in range(lengths[b])]
+            weights = torch.stack(scores).softmax(0)
+            context = (weights[:, None] * memory[b, : lengths[b]]).sum(0)
+            rows.append(model.out(torch.tanh(model.combine(torch.cat([states[b, t], context])))))
+    return torch.stack(rows).view(B, T, -1), memory
+
+
+def score(attention, query, memory):
+    key = attention.key.weight @ memory
+    if attention.kind == "dot":
+        return query @ key
+    inner = attention.query.weight @ query + attention.query.bias + key
+    return (attention.score.weight @ torch.tanh(inner)).squeeze()
+
+
+def compare(kind):
+    model, source, target = make(kind)
+    logits, (wanted, _) = model(source, target), reference(model, source, target)
+    torch.testing.assert_close(logits, wanted)
+    weight = torch.randn_like(logits)
+    ours = torch.autograd.grad((logits * weight).sum(), list(model.parameters()))
+    theirs = torch.autograd.grad((wanted * weight).sum(), list(model.parameters()))
+    for name, got, want in zip(dict(model.named_parameters()), ours, theirs, strict=True):
+        torch.testing.assert_close(got, want, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_without_attention():
+    compare("none")
+
+
+def test_additive_attention():
+    compare("additive")
+
+
+def test_dot_product_attention():
+    compare("dot")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_changes_nothing(kind):
+    model, source, target = make(kind)
+    longer = torch.cat([source, torch.full((B, 4), PAD)], dim=1)
+    torch.testing.assert_close(model(longer, target), model(source, target))
+    torch.testing.assert_close(model(source[2:, :3], target[2:]), model(source, target)[2:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_step_by_step_is_at_once(kind):
+    model, source, target = make(kind)
+    logits, state = model(source, target), model.start(source)
+    for t in range(T):
+        one, state = model.step(target[:, t], state)
+        torch.testing.assert_close(one, logits[:, t])
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot"])
+def test_weights_are_shares_of_the_real_tokens(kind):
+    model, source, target = make(kind)
+    weights = model.alignment(source, target)
+    assert weights.shape == (B, T, S)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(B, T, dtype=torch.float64))
+    assert (weights[1, :, 5:] == 0).all()
+    assert (weights[2, :, 3:] == 0).all()
+    assert (weights[2, :, :3] > 0).all()
+
+
+def test_what_has_no_attention_looks_nowhere():
+    model, source, target = make("none")
+    with pytest.raises(ValueError, match="has no attention"):
+        model.alignment(source, target)
+    with pytest.raises(ValueError, match="no kind of attention 'self'; there are none, additive, dot"):
+        Seq2SeqConfig(5, 5, attention="self")

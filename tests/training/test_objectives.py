@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ditbook.data.tokenizer import BOS, EOS, PAD
+from ditbook.training.loop import TrainConfig, rate_factor
+from ditbook.training.objectives import exact_match, next_token_loss
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_label_smoothing_is_that_of_torch(smoothing):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(3, 6, 9, requires_grad=True), torch.randint(4, 9, (3, 6))
+    targets[1, 4:] = PAD
+    ours = next_token_loss(logits, targets, smoothing)
+    wanted = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD, label_smoothing=smoothing)
+    torch.testing.assert_close(ours, wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (ours, wanted)))
+
+
+def test_nothing_but_padding_is_refused():
+    with pytest.raises(ValueError, match="all targets are padding"):
+        next_token_loss(torch.zeros(2, 3, 5), torch.full((2, 3), PAD))
+
+
+def test_exact_match_counts_every_word_up_to_the_end():
+    wanted = torch.tensor([[7, 8, EOS, PAD], [7, 8, 9, EOS], [7, EOS, PAD, PAD], [EOS, PAD, PAD, PAD]])
+    assert exact_match(wanted, wanted, EOS).all()
+    written = torch.tensor([[7, 8, EOS], [7, 8, 9], [7, EOS, 5], [EOS, EOS, EOS]])
+    assert exact_match(written, wanted, EOS).tolist() == [True, True, True, True]
+    written = torch.tensor([[7, 8, 9, EOS], [7, 8, EOS, 9], [8, EOS, EOS, EOS], [BOS, EOS, EOS, EOS]])
+    assert exact_match(written, wanted, EOS).tolist() == [False] * 4
+
+
+def test_the_rate_of_the_paper():
+    """D^(−1/2)·min(s^(−1/2), s·w^(−3/2)) is its highest value times our factor."""
+    width, warmup = 512, 4000
+    config = TrainConfig(warmup_steps=warmup, decay="inverse_sqrt")
+    peak = width**-0.5 * warmup**-0.5
+    for step in (1, 10, 3999, 4000, 4001, 100_000):
+        wanted = width**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        assert peak * rate_factor(step - 1, config) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_the_rate_without_decay_stays():
+    config = TrainConfig(warmup_steps=4)
+    assert [rate_factor(step, config) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert rate_factor(0, TrainConfig(warmup_steps=0)) == 1
+    assert rate_factor(3, TrainConfig(warmup_steps=0, decay="inverse_sqrt")) == pytest.approx(1 / math.sqrt(4))
+    with pytest.raises(ValueError, match="no decay 'cosine'; there are none and inverse_sqrt"):
+        rate_factor(0, TrainConfig(decay="cosine"))
