@@ -11,16 +11,15 @@ BOS, EOS, V = 0, 1, 4
 
 
 def table_model(seed, batch=1):
-    """The next token depends on the last one and on a counter in the state: probabilities from a table."""
-    tables = torch.randn(batch, 6, V, V, generator=torch.Generator().manual_seed(seed)) * 2
+    """The next token depends on the last one and on all before it, through a sum that the state carries."""
+    tables = torch.randn(batch, 8, V, V, generator=torch.Generator().manual_seed(seed)) * 2
     tables[:, :, :, BOS] = -30  # never written
 
     def step(token, state):
-        rows = torch.arange(len(token))
-        logits = state["table"][rows, state["at"].clamp(max=5), token]
-        return logits, {**state, "at": state["at"] + 1}
+        history = (3 * state["history"] + token) % 8
+        return state["table"][torch.arange(len(token)), history, token], {**state, "history": history}
 
-    return step, {"table": tables, "at": torch.zeros(batch, dtype=torch.long)}
+    return step, {"table": tables, "history": torch.zeros(batch, dtype=torch.long)}
 
 
 def log_probability(step, state, sentence):
@@ -63,6 +62,33 @@ def test_a_length_penalty_compares_by_the_mean(seed):
     found = trimmed(tokens[0])
     mean = log_probability(step, state, found) / len(found)
     assert mean >= log_probability(step, state, best) / len(best) - 1e-5
+
+
+def plain_beam(step, state, longest, width, penalty):
+    """Beam search with lists of words, each sentence worked out anew from its beginning."""
+    beams = [((), 0.0)]
+    for _ in range(longest):
+        grown = []
+        for words, total in beams:
+            if words and words[-1] == EOS:
+                grown.append((words, total))
+            else:
+                grown += [((*words, word), log_probability(step, state, (*words, word))) for word in range(V)]
+        grown.sort(key=lambda beam: -beam[1] / len(beam[0]) ** penalty)
+        beams = grown[:width]
+    return beams[0]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_narrow_beam_is_the_plain_one(width, penalty):
+    for seed in range(24):
+        step, state = table_model(seed)
+        words, total = plain_beam(step, state, 5, width, penalty)
+        tokens, score = decoding.beam(step, state, bos=BOS, eos=EOS, max_length=5, width=width, length_penalty=penalty)
+        if words[-1] == EOS:
+            assert trimmed(tokens[0]) == words
+            assert score.item() == pytest.approx(total, abs=1e-4)
 
 
 def test_greedy_takes_the_best_token_and_a_beam_of_one_is_greedy():

@@ -74,13 +74,14 @@ def beam(
         stay = torch.full_like(log_p, -torch.inf)
         stay[:, :, eos] = 0
         total = scores[:, :, None] + torch.where(ended[:, :, None], stay, log_p)  # (2.8)
-        lengths = (tokens != eos).sum(dim=2)[:, :, None].clamp(min=1)  # of a beginning, with bos and its next token
-        ranked = (total / lengths**length_penalty).flatten(1).topk(width).indices  # (B, K)
+        lengths = (tokens[:, :, 1:] != eos).sum(dim=2) + 1  # words, and the next one or the end
+        ranked = (total / lengths[:, :, None] ** length_penalty).flatten(1).topk(width).indices  # (B, K)
         scores = total.flatten(1).gather(1, ranked)
         beams, token = ranked // log_p.shape[2], ranked % log_p.shape[2]
         tokens = torch.cat([tokens[torch.arange(batch, device=device)[:, None], beams], token[:, :, None]], dim=2)
         ended = token == eos
         state = {name: value[(first + beams).flatten()] for name, value in state.items()}
-    best = (scores / (tokens != eos).sum(dim=2).clamp(min=1) ** length_penalty).argmax(dim=1)
+    lengths = (tokens[:, :, 1:] != eos).sum(dim=2) + ended
+    best = (scores / lengths**length_penalty).argmax(dim=1)
     rows = torch.arange(batch, device=device)
     return tokens[rows, best, 1:], scores[rows, best]
