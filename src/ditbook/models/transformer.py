@@ -40,11 +40,11 @@ class Normed(nn.Module):
 
     def before(self, index: int, x: Tensor) -> Tensor:
         """What enters a sublayer."""
-        return self.norms[index](x) if self.pre_norm else x  # (3.9)
+        return self.norms[index](x) if self.pre_norm else x  # (3.10)
 
     def after(self, index: int, x: Tensor) -> Tensor:
         """What leaves the sum."""
-        return x if self.pre_norm else self.norms[index](x)  # (3.8)
+        return x if self.pre_norm else self.norms[index](x)  # (3.9)
 
 
 class EncoderLayer(Normed):
