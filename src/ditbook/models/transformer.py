@@ -48,7 +48,7 @@ class Normed(nn.Module):
 
 
 class EncoderLayer(Normed):
-    """Self-attention, then a perceptron on each token."""
+    """Self-attention, then a perceptron on each token: (3.11)."""
 
     def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
         super().__init__(width, 2, pre_norm)
@@ -62,7 +62,7 @@ class EncoderLayer(Normed):
 
 
 class DecoderLayer(Normed):
-    """Causal self-attention, a look at the encoder's output, then a perceptron."""
+    """Causal self-attention, a look at the encoder's output, then a perceptron: (3.12)."""
 
     def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
         super().__init__(width, 3, pre_norm)
