@@ -49,7 +49,6 @@ def test_scores_have_the_same_variance_whatever_the_width(width):
     assert scores.var().item() == pytest.approx(1, abs=0.05)  # (q kᵀ) has the variance `width`
 
 
-@pytest.mark.equation("3.3", of="ditbook.layers.attention.attention_weights", against="autograd")
 def test_gradient_of_the_softmax():
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(1, 5, generator=generator, dtype=torch.float64)

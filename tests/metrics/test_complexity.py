@@ -6,7 +6,7 @@ from torch import nn
 
 from ditbook.metrics import complexity
 from ditbook.models.dit import MODELS, DiT, DiTConfig, named
-from ditbook.models.transformer import Transformer, TransformerConfig
+from ditbook.models.transformer import EncoderLayer
 
 PAPER = {  # name: Gflops and millions of parameters as printed, exact parameters with the position table, its part
     "DiT-S/8": (0.36, 33, 33_148_160, 6_144),
@@ -63,22 +63,16 @@ def test_formula_and_measurement_are_equal(config):
     assert complexity.formula(config) == complexity.measure(config)
 
 
-@pytest.fixture
-def seen(monkeypatch):
-    """How many numbers enter each layer norm."""
-    numbers = []
+@pytest.mark.parametrize("config", SMALL)
+def test_norms_are_what_the_layer_norms_see(config, monkeypatch):
+    seen = []
     original = nn.functional.layer_norm
 
     def counting(x, *args, **kwargs):
-        numbers.append(x.numel())
+        seen.append(x.numel())
         return original(x, *args, **kwargs)
 
     monkeypatch.setattr(nn.functional, "layer_norm", counting)
-    return numbers
-
-
-@pytest.mark.parametrize("config", SMALL)
-def test_norms_are_what_the_layer_norms_see(config, seen):
     x = torch.zeros(1, config.channels, config.size, config.size)
     DiT(config)(x, torch.tensor([0]), torch.tensor([0]))
     assert complexity.formula(config).norms == sum(seen)
@@ -93,33 +87,21 @@ def test_more_classes_cost_parameters_and_no_products():
     assert (many.trainable - few.trainable, many.macs) == (96, few.macs)
 
 
-READERS = [
-    TransformerConfig(11, 9, width=12, depth=2, heads=3, longest=10),
-    TransformerConfig(29, 39, width=32, depth=1, heads=4, pre_norm=False),
-    TransformerConfig(29, 39),
-]
-
-
 @pytest.mark.equation(
-    "3.15", of="ditbook.metrics.complexity.formula_transformer", against="PyTorch's counter on a running model"
+    "3.13", of="ditbook.metrics.complexity.encoder_layer", against="PyTorch's counter on a running layer"
 )
-@pytest.mark.equation("3.16", of="ditbook.metrics.complexity.formula_transformer", against="the parameters of a model")
-@pytest.mark.parametrize("lengths", [(1, 1), (7, 4), (5, 10)])
-@pytest.mark.parametrize("config", READERS)
-def test_formula_and_measurement_of_a_transformer_are_equal(config, lengths):
-    counted = complexity.formula_transformer(config, *lengths)
-    assert counted == complexity.measure_transformer(config, *lengths)
+@pytest.mark.equation("3.14", of="ditbook.metrics.complexity.encoder_layer", against="the parameters of a layer")
+@pytest.mark.parametrize(("tokens", "width", "heads"), [(1, 8, 1), (7, 12, 3), (64, 32, 4)])
+def test_formula_of_an_encoder_layer(tokens, width, heads, monkeypatch):
+    seen = []
+    original = nn.functional.layer_norm
 
+    def counting(x, *args, **kwargs):
+        seen.append(x.numel())
+        return original(x, *args, **kwargs)
 
-@pytest.mark.parametrize("config", READERS)
-def test_norms_of_a_transformer_are_what_the_layer_norms_see(config, seen):
-    Transformer(config)(torch.ones(1, 7, dtype=torch.long), torch.ones(1, 4, dtype=torch.long))
-    assert complexity.formula_transformer(config, 7, 4).norms == sum(seen)
-
-
-@pytest.mark.parametrize(("width", "millions"), [(512, 65), (1024, 213)])
-def test_the_two_models_of_the_transformer_paper(width, millions):
-    """Table 3 of Vaswani et al.: one table of about 37,000 tokens serves as both embeddings and as the last map."""
-    config = TransformerConfig(37_000, 37_000, width=width, depth=6, heads=width // 64, pre_norm=False)
-    three_tables = complexity.formula_transformer(config, 1, 1).trainable
-    assert three_tables - 2 * 37_000 * width == pytest.approx(millions * 1e6, rel=0.035)
+    monkeypatch.setattr(nn.functional, "layer_norm", counting)
+    layer = EncoderLayer(width, heads, pre_norm=True).to("meta")
+    macs = complexity.count_macs(layer, torch.empty(1, tokens, width, device="meta"))
+    trainable = sum(p.numel() for p in layer.parameters())
+    assert complexity.encoder_layer(tokens, width) == complexity.Complexity(macs, sum(seen), trainable, fixed=0)

@@ -26,6 +26,9 @@ def pair():
 
 
 @pytest.mark.equation(
+    "3.3", of="ditbook.layers.attention.SelfAttention", against="torch.nn.MultiheadAttention, outputs and gradients"
+)
+@pytest.mark.equation(
     "3.4", of="ditbook.layers.attention.SelfAttention", against="torch.nn.MultiheadAttention, outputs and gradients"
 )
 def test_outputs_and_gradients_of_self_attention():

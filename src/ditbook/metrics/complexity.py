@@ -1,6 +1,6 @@
-"""Multiply–adds and parameters of a DiT and of a Transformer: counted by running them, and by closed formula.
+"""Multiply–adds and parameters of a DiT: counted by running it, and by closed formula.
 
-The "Gflops" of the DiT paper are 10⁹ multiply–adds of one forward pass at batch 1, without guidance or decoder.
+The paper's "Gflops" are 10⁹ multiply–adds of one forward pass at batch 1, without guidance and without decoder.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ditbook.layers.embeddings import FREQUENCY_WIDTH
 from ditbook.models.dit import DiT, DiTConfig
-from ditbook.models.transformer import Transformer, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -75,31 +74,3 @@ def formula(config: DiTConfig) -> Complexity:
         + L * (18 * D * D + 15 * D) + 2 * D * D + 2 * D + out * (D + 1)
     )  # fmt: skip  # (16.15)
     return Complexity(macs, (2 * L + 1) * T * D, trainable, T * D)
-
-
-def measure_transformer(config: TransformerConfig, source: int, target: int) -> Complexity:
-    """Count a Transformer that reads `source` tokens and scores `target` tokens, by running it on the meta device."""
-    with torch.device("meta"):
-        model = Transformer(config)
-        macs = count_macs(model, *(torch.zeros(1, length, dtype=torch.long) for length in (source, target)))
-    return Complexity(
-        macs=macs,
-        norms=config.width
-        * (source * (2 * config.depth + config.pre_norm) + target * (3 * config.depth + config.pre_norm)),
-        trainable=sum(p.numel() for p in model.parameters()),
-        fixed=model.positions.numel(),
-    )
-
-
-def formula_transformer(config: TransformerConfig, source: int, target: int) -> Complexity:
-    """The same counts without running anything.
-
-    Source: derived in chapter 3.
-    """
-    D, L, S, T, V = config.width, config.depth, source, target, config.target
-    macs = L * (14 * D * D * (S + T) + 2 * D * (S * S + S * T + T * T)) + T * D * V  # (3.15)
-    norms = D * (S * (2 * L + config.pre_norm) + T * (3 * L + config.pre_norm))
-    trainable = (
-        (config.source + V) * D + L * (28 * D * D + 32 * D) + 4 * D * config.pre_norm + V * (D + 1)
-    )  # fmt: skip  # (3.16)
-    return Complexity(macs, norms, trainable, config.longest * D)

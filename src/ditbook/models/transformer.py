@@ -48,7 +48,7 @@ class Normed(nn.Module):
 
 
 class EncoderLayer(Normed):
-    """Self-attention, then a perceptron on each token: (3.11)."""
+    """Self-attention, then a perceptron on each token."""
 
     def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
         super().__init__(width, 2, pre_norm)
@@ -62,7 +62,7 @@ class EncoderLayer(Normed):
 
 
 class DecoderLayer(Normed):
-    """Causal self-attention, a look at the encoder's output, then a perceptron: (3.12)."""
+    """Causal self-attention, a look at the encoder's output, then a perceptron."""
 
     def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
         super().__init__(width, 3, pre_norm)
