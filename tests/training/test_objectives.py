@@ -9,6 +9,9 @@ from ditbook.training.loop import TrainConfig, rate_factor
 from ditbook.training.objectives import exact_match, next_token_loss
 
 
+@pytest.mark.equation(
+    "3.12", of="ditbook.training.objectives.next_token_loss", against="torch.nn.functional.cross_entropy"
+)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 def test_label_smoothing_is_that_of_torch(smoothing):
     torch.manual_seed(0)
@@ -34,6 +37,7 @@ def test_exact_match_counts_every_word_up_to_the_end():
     assert exact_match(written, wanted, EOS).tolist() == [False] * 4
 
 
+@pytest.mark.equation("3.11", of="ditbook.training.loop.rate_factor", against="equation 3 of the paper")
 def test_the_rate_of_the_paper():
     """D^(−1/2)·min(s^(−1/2), s·w^(−3/2)) is its highest value times our factor."""
     width, warmup = 512, 4000
