@@ -88,9 +88,9 @@ def test_more_classes_cost_parameters_and_no_products():
 
 
 @pytest.mark.equation(
-    "3.13", of="ditbook.metrics.complexity.encoder_layer", against="PyTorch's counter on a running layer"
+    "3.15", of="ditbook.metrics.complexity.encoder_layer", against="PyTorch's counter on a running layer"
 )
-@pytest.mark.equation("3.14", of="ditbook.metrics.complexity.encoder_layer", against="the parameters of a layer")
+@pytest.mark.equation("3.16", of="ditbook.metrics.complexity.encoder_layer", against="the parameters of a layer")
 @pytest.mark.parametrize(("tokens", "width", "heads"), [(1, 8, 1), (7, 12, 3), (64, 32, 4)])
 def test_formula_of_an_encoder_layer(tokens, width, heads, monkeypatch):
     seen = []

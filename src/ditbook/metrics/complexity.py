@@ -82,5 +82,5 @@ def encoder_layer(tokens: int, width: int) -> Complexity:
     Source: derived in chapter 3.
     """
     T, D = tokens, width
-    macs = 12 * T * D**2 + 2 * T**2 * D  # (3.13)
-    return Complexity(macs, norms=2 * T * D, trainable=12 * D**2 + 13 * D, fixed=0)  # (3.14)
+    macs = 12 * T * D**2 + 2 * T**2 * D  # (3.15)
+    return Complexity(macs, norms=2 * T * D, trainable=12 * D**2 + 13 * D, fixed=0)  # (3.16)
