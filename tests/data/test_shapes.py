@@ -149,7 +149,7 @@ def test_rows_show_what_they_say():
     for row, layout, picture in zip(rows, layouts, render(layouts), strict=True):
         assert parse_english(row["caption"]) == layout.scene
         np.testing.assert_array_equal(np.asarray(row["image"]), picture)
-    assert shapes.load("validation", 60, seed=6)["scene"] != rows["scene"]
+    assert len({*shapes.load("validation", 60, seed=6)["scene"]} - {*rows["scene"]}) > 30
     assert shapes.load("validation", 2, side=64)[0]["image"].size == (64, 64)
 
 
