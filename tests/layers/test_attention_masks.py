@@ -19,6 +19,8 @@ def test_masks_say_who_may_look_where():
     assert mask[:, 0, 0].tolist() == [[True, True, False], [True, False, False]]
 
 
+@pytest.mark.equation("3.1", of="ditbook.layers.attention.scaled_dot_product", against="a loop over queries and keys")
+@pytest.mark.equation("3.5", of="ditbook.layers.attention.attention_weights", against="a loop over the allowed keys")
 @pytest.mark.parametrize("mask", [None, causal_mask(4), torch.tensor([True, False, True, True])])
 def test_the_twin_is_a_loop_over_queries_and_keys(mask):
     torch.manual_seed(0)
@@ -32,6 +34,29 @@ def test_the_twin_is_a_loop_over_queries_and_keys(mask):
         for j in range(4):
             weight = attention_weights(q, k, mask)[i, j]
             torch.testing.assert_close(weight, scores[j] / total if j in scores else torch.zeros_like(weight))
+
+
+@pytest.mark.equation("3.2", of="ditbook.layers.attention.attention_weights", against="random queries and keys")
+@pytest.mark.parametrize("width", [4, 64, 512])
+def test_scores_have_the_same_variance_whatever_the_width(width):
+    """The score of a key of zeros is 0, so the log of a ratio of weights is the score of the other key."""
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(20_000, 1, width, generator=generator)
+    k = torch.stack([torch.randn(20_000, width, generator=generator), torch.zeros(20_000, width)], dim=1)
+    weights = attention_weights(q, k)
+    scores = (weights[..., 0] / weights[..., 1]).log()
+    assert scores.mean().item() == pytest.approx(0, abs=0.03)
+    assert scores.var().item() == pytest.approx(1, abs=0.05)  # (q kᵀ) has the variance `width`
+
+
+def test_gradient_of_the_softmax():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(1, 5, generator=generator, dtype=torch.float64)
+    keys = torch.eye(5, dtype=torch.float64) * 5**0.5  # so that the scores are the query itself
+    p = attention_weights(scores, keys)[0].tolist()
+    gradient = torch.autograd.functional.jacobian(lambda s: attention_weights(s, keys)[0], scores)[:, 0]
+    wanted = [[p[i] * ((i == j) - p[j]) for j in range(5)] for i in range(5)]
+    torch.testing.assert_close(gradient, torch.tensor(wanted, dtype=torch.float64))
 
 
 def test_the_twin_is_the_fused_kernel():

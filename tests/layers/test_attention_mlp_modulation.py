@@ -52,6 +52,7 @@ def test_modulate():
     assert torch.equal(modulate(x, torch.zeros(2, 4), torch.zeros(2, 4)), x)
 
 
+@pytest.mark.equation("3.8", of="ditbook.layers.mlp.MLP", against="two matrix products around the formula of GELU")
 def test_mlp_is_two_linear_maps_around_the_tanh_gelu():
     torch.manual_seed(0)
     mlp, x = MLP(6), torch.randn(2, 3, 6)

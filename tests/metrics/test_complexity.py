@@ -6,6 +6,7 @@ from torch import nn
 
 from ditbook.metrics import complexity
 from ditbook.models.dit import MODELS, DiT, DiTConfig, named
+from ditbook.models.transformer import EncoderLayer
 
 PAPER = {  # name: Gflops and millions of parameters as printed, exact parameters with the position table, its part
     "DiT-S/8": (0.36, 33, 33_148_160, 6_144),
@@ -84,3 +85,23 @@ def test_count_macs_of_one_linear_map():
 def test_more_classes_cost_parameters_and_no_products():
     few, many = (complexity.formula(dataclasses.replace(SMALL[0], num_classes=n)) for n in (10, 11))
     assert (many.trainable - few.trainable, many.macs) == (96, few.macs)
+
+
+@pytest.mark.equation(
+    "3.15", of="ditbook.metrics.complexity.encoder_layer", against="PyTorch's counter on a running layer"
+)
+@pytest.mark.equation("3.16", of="ditbook.metrics.complexity.encoder_layer", against="the parameters of a layer")
+@pytest.mark.parametrize(("tokens", "width", "heads"), [(1, 8, 1), (7, 12, 3), (64, 32, 4)])
+def test_formula_of_an_encoder_layer(tokens, width, heads, monkeypatch):
+    seen = []
+    original = nn.functional.layer_norm
+
+    def counting(x, *args, **kwargs):
+        seen.append(x.numel())
+        return original(x, *args, **kwargs)
+
+    monkeypatch.setattr(nn.functional, "layer_norm", counting)
+    layer = EncoderLayer(width, heads, pre_norm=True).to("meta")
+    macs = complexity.count_macs(layer, torch.empty(1, tokens, width, device="meta"))
+    trainable = sum(p.numel() for p in layer.parameters())
+    assert complexity.encoder_layer(tokens, width) == complexity.Complexity(macs, sum(seen), trainable, fixed=0)

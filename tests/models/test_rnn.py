@@ -86,6 +86,7 @@ def test_a_new_language_model_is_about_as_good_as_guessing():
     assert logits.log_softmax(-1).mean().item() == pytest.approx(-math.log(50), rel=0.05)
 
 
+@pytest.mark.equation("1.2", of="ditbook.models.rnn.LanguageModel", against="frequencies of 20,000 samples")
 def test_writing_samples_from_the_logits():
     torch.manual_seed(0)
     model = LanguageModel(LanguageModelConfig(5, width=4, hidden=6, kind="gru"))
@@ -105,3 +106,46 @@ def test_writing_samples_from_the_logits():
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match="no kind of layer 'tcn'; there are rnn, lstm, gru"):
         LanguageModelConfig(5, kind="tcn")
+
+
+@pytest.mark.equation("1.5", of="ditbook.models.rnn.RNN.step", against="autograd")
+@pytest.mark.equation("1.6", of="ditbook.models.rnn.RNN.step", against="autograd")
+def test_back_propagation_through_time_by_hand():
+    torch.manual_seed(0)
+    layer = RNN(3, 5).double()
+    h, _ = layer(torch.randn(2, 12, 3, dtype=torch.float64))
+    o, weight = torch.randn(2, 12, 5, dtype=torch.float64), layer.recurrent.weight
+    h.retain_grad()
+    (h * o).sum().backward()
+    assert (h.grad == o).all()  # the direct part only: the rest reaches h through the list of states
+    delta, grad = torch.zeros(2, 5, dtype=torch.float64), torch.zeros_like(weight)
+    for t in reversed(range(12)):
+        if t < 11:
+            delta = ((1 - h[:, t + 1] ** 2) * delta) @ weight
+        delta = delta + o[:, t]
+        before = h[:, t - 1] if t else torch.zeros(2, 5, dtype=torch.float64)
+        grad += ((1 - h[:, t] ** 2) * delta).T @ before
+    torch.testing.assert_close(grad.detach(), weight.grad)
+
+
+@pytest.mark.equation("1.7", of="ditbook.models.rnn.RNN.step", against="autograd's Jacobian")
+def test_the_jacobian_is_a_product_over_time():
+    torch.manual_seed(0)
+    layer, x = RNN(3, 5).double().requires_grad_(False), torch.randn(8, 1, 3, dtype=torch.float64)
+    states = []
+
+    def run(h):
+        states.clear()
+        for t in range(8):
+            (h,) = layer.step(layer.input(x[t]), (h[None],))
+            h = h[0]
+            states.append(h)
+        return h
+
+    start = torch.randn(5, dtype=torch.float64)
+    whole = torch.autograd.functional.jacobian(run, start)
+    run(start)
+    product = torch.eye(5, dtype=torch.float64)
+    for h in states:
+        product = torch.diag(1 - h**2) @ layer.recurrent.weight @ product
+    torch.testing.assert_close(whole, product)

@@ -74,6 +74,8 @@ def test_without_positions_an_encoder_treats_a_sentence_as_a_set():
     torch.testing.assert_close(encode(source[:, order]), encode(source)[:, order])
 
 
+@pytest.mark.equation("3.6", of="ditbook.layers.embeddings.sincos_1d", against="sines and cosines, place by place")
+@pytest.mark.equation("3.7", of="ditbook.models.transformer.Transformer.embed", against="rows of the table, times √D")
 def test_embeddings_are_words_times_the_root_of_the_width_plus_waves():
     model, source, _ = make()
     x = model.embed(model.embed_source, source)

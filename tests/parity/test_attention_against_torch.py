@@ -25,6 +25,12 @@ def pair():
     return ours, theirs
 
 
+@pytest.mark.equation(
+    "3.3", of="ditbook.layers.attention.SelfAttention", against="torch.nn.MultiheadAttention, outputs and gradients"
+)
+@pytest.mark.equation(
+    "3.4", of="ditbook.layers.attention.SelfAttention", against="torch.nn.MultiheadAttention, outputs and gradients"
+)
 def test_outputs_and_gradients_of_self_attention():
     ours, theirs = pair()
     x = torch.randn(2, 7, WIDTH)

@@ -46,14 +46,21 @@ def compare(kind):
         torch.testing.assert_close(ours_by_name[names[name]], want)
 
 
+@pytest.mark.equation("1.1", of="ditbook.models.rnn.RNN.step", against="torch.nn.RNN, outputs and gradients")
 def test_rnn():
     compare(nn.RNN)
 
 
+@pytest.mark.equation("1.8", of="ditbook.models.rnn.LSTM.step", against="torch.nn.LSTM, outputs and gradients")
+@pytest.mark.equation("1.9", of="ditbook.models.rnn.LSTM.step", against="torch.nn.LSTM, outputs and gradients")
+@pytest.mark.equation("1.10", of="ditbook.models.rnn.LSTM.step", against="torch.nn.LSTM, outputs and gradients")
 def test_lstm():
     compare(nn.LSTM)
 
 
+@pytest.mark.equation("1.11", of="ditbook.models.rnn.GRU.step", against="torch.nn.GRU, outputs and gradients")
+@pytest.mark.equation("1.12", of="ditbook.models.rnn.GRU.step", against="torch.nn.GRU, outputs and gradients")
+@pytest.mark.equation("1.13", of="ditbook.models.rnn.GRU.step", against="torch.nn.GRU, outputs and gradients")
 def test_gru():
     compare(nn.GRU)
 

@@ -71,14 +71,26 @@ def compare(kind):
         torch.testing.assert_close(got, want, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.equation(
+    "2.1",
+    of="ditbook.models.seq2seq.Seq2Seq.start",
+    against="two-way torch.nn.GRU, gradients too",
+)
+@pytest.mark.equation("2.2", of="ditbook.models.seq2seq.Seq2Seq.start", against="torch.nn.GRU, gradients too")
 def test_without_attention():
     compare("none")
 
 
+@pytest.mark.equation("2.5", of="ditbook.models.seq2seq.Attention", against="single scores in a loop, gradients too")
+@pytest.mark.equation(
+    "2.7", of="ditbook.models.seq2seq.Seq2Seq.decode", against="single scores in a loop, gradients too"
+)
 def test_additive_attention():
     compare("additive")
 
 
+@pytest.mark.equation("2.6", of="ditbook.models.seq2seq.Attention", against="single scores in a loop, gradients too")
+@pytest.mark.equation("2.4", of="ditbook.models.seq2seq.Attention", against="single scores in a loop, gradients too")
 def test_dot_product_attention():
     compare("dot")
 
@@ -100,6 +112,7 @@ def test_step_by_step_is_at_once(kind):
         torch.testing.assert_close(one, logits[:, t])
 
 
+@pytest.mark.equation("2.3", of="ditbook.models.seq2seq.Seq2Seq.alignment", against="sums of one, zeros at padding")
 @pytest.mark.parametrize("kind", ["additive", "dot"])
 def test_weights_are_shares_of_the_real_tokens(kind):
     model, source, target = make(kind)

@@ -97,10 +97,17 @@ def compare_decoder(pre_norm):
     assert past[0].shape == past[1].shape == (B, HEADS, T, D // HEADS)
 
 
+@pytest.mark.equation("3.9", of="ditbook.models.transformer.Normed.after", against="torch.nn.TransformerEncoderLayer")
 def test_encoder_with_norms_after_the_sums():
     compare_encoder(pre_norm=False)
 
 
+@pytest.mark.equation("3.10", of="ditbook.models.transformer.Normed.before", against="torch.nn.TransformerEncoderLayer")
+@pytest.mark.equation(
+    "3.11",
+    of="ditbook.models.transformer.EncoderLayer",
+    against="torch.nn.TransformerEncoderLayer",
+)
 def test_encoder_with_norms_before_the_sublayers():
     compare_encoder(pre_norm=True)
 
@@ -109,6 +116,11 @@ def test_decoder_with_norms_after_the_sums():
     compare_decoder(pre_norm=False)
 
 
+@pytest.mark.equation(
+    "3.12",
+    of="ditbook.models.transformer.DecoderLayer",
+    against="torch.nn.TransformerDecoderLayer",
+)
 def test_decoder_with_norms_before_the_sublayers():
     compare_decoder(pre_norm=True)
 

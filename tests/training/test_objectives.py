@@ -9,6 +9,9 @@ from ditbook.training.loop import TrainConfig, rate_factor
 from ditbook.training.objectives import exact_match, next_token_loss
 
 
+@pytest.mark.equation(
+    "3.14", of="ditbook.training.objectives.next_token_loss", against="torch.nn.functional.cross_entropy"
+)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 def test_label_smoothing_is_that_of_torch(smoothing):
     torch.manual_seed(0)
@@ -18,6 +21,16 @@ def test_label_smoothing_is_that_of_torch(smoothing):
     wanted = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD, label_smoothing=smoothing)
     torch.testing.assert_close(ours, wanted)
     torch.testing.assert_close(*(torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (ours, wanted)))
+
+
+@pytest.mark.equation("1.3", of="ditbook.training.objectives.next_token_loss", against="a loop over places")
+def test_the_loss_is_the_mean_surprise():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(2, 4, 6), torch.tensor([[4, 5, 4, PAD], [5, 5, PAD, PAD]])
+    surprise = [-math.log(logits[b, t].softmax(0)[targets[b, t]]) for b in range(2) for t in range(4) if targets[b, t]]
+    assert next_token_loss(logits, targets).item() == pytest.approx(sum(surprise) / 5, rel=1e-5)
+    flat = next_token_loss(torch.zeros(2, 4, 50), targets)
+    assert flat.exp().item() == pytest.approx(50, rel=1e-5)  # perplexity of knowing nothing
 
 
 def test_nothing_but_padding_is_refused():
@@ -34,6 +47,7 @@ def test_exact_match_counts_every_word_up_to_the_end():
     assert exact_match(written, wanted, EOS).tolist() == [False] * 4
 
 
+@pytest.mark.equation("3.13", of="ditbook.training.loop.rate_factor", against="equation 3 of the paper")
 def test_the_rate_of_the_paper():
     """D^(−1/2)·min(s^(−1/2), s·w^(−3/2)) is its highest value times our factor."""
     width, warmup = 512, 4000

@@ -81,8 +81,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mix the tokens: (B, T, D) → (B, T, D)."""
-        out = F.scaled_dot_product_attention(*self.project(x), attn_mask=mask)  # (B, H, T, E)
-        return self.proj(rearrange(out, "b h t e -> b t (h e)"))
+        out = F.scaled_dot_product_attention(*self.project(x), attn_mask=mask)  # (B, H, T, E)  # (3.3)
+        return self.proj(rearrange(out, "b h t e -> b t (h e)"))  # (3.4)
 
     def extend(self, x: Tensor, past: Past) -> tuple[Tensor, Past]:
         """Add tokens (B, T, D) after those seen: they look at everything before them, and the past grows by them."""

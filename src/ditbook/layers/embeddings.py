@@ -51,7 +51,7 @@ def sincos_1d(width: int, positions: Tensor) -> Tensor:
     half = _half(width, "sincos_1d")
     omega = 10_000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
     angle = positions.double()[:, None] * omega  # (N, width/2)
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)  # (3.6)
 
 
 def sincos_2d(width: int, size: int) -> Tensor:

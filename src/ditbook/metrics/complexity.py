@@ -1,4 +1,4 @@
-"""Multiply–adds and parameters of a DiT: counted by running it, and by closed formula.
+"""Multiply–adds and parameters of a DiT, and of a layer of a Transformer: counted by running them, and by formula.
 
 The paper's "Gflops" are 10⁹ multiply–adds of one forward pass at batch 1, without guidance and without decoder.
 """
@@ -15,7 +15,7 @@ from ditbook.models.dit import DiT, DiTConfig
 
 @dataclass(frozen=True)
 class Complexity:
-    """Counts of one forward pass at batch 1.
+    """Counts of one forward pass at batch 1. Letters: `T` tokens, `D` width, `L` layers.
 
     `macs` are multiply–adds of matrix products; `norms` one operation for each number that a LayerNorm normalises.
     """
@@ -74,3 +74,13 @@ def formula(config: DiTConfig) -> Complexity:
         + L * (18 * D * D + 15 * D) + 2 * D * D + 2 * D + out * (D + 1)
     )  # fmt: skip  # (16.15)
     return Complexity(macs, (2 * L + 1) * T * D, trainable, T * D)
+
+
+def encoder_layer(tokens: int, width: int) -> Complexity:
+    """The counts of one encoder layer of a Transformer, by formula.
+
+    Source: derived in chapter 3.
+    """
+    T, D = tokens, width
+    macs = 12 * T * D**2 + 2 * T**2 * D  # (3.15)
+    return Complexity(macs, norms=2 * T * D, trainable=12 * D**2 + 13 * D, fixed=0)  # (3.16)

@@ -40,11 +40,11 @@ class Normed(nn.Module):
 
     def before(self, index: int, x: Tensor) -> Tensor:
         """What enters a sublayer."""
-        return self.norms[index](x) if self.pre_norm else x  # (3.9)
+        return self.norms[index](x) if self.pre_norm else x  # (3.10)
 
     def after(self, index: int, x: Tensor) -> Tensor:
         """What leaves the sum."""
-        return x if self.pre_norm else self.norms[index](x)  # (3.8)
+        return x if self.pre_norm else self.norms[index](x)  # (3.9)
 
 
 class EncoderLayer(Normed):
@@ -58,7 +58,7 @@ class EncoderLayer(Normed):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, S, D) → (B, S, D); a mask as in `layers.attention`."""
         x = self.after(0, x + self.attention(self.before(0, x), mask))
-        return self.after(1, x + self.mlp(self.before(1, x)))
+        return self.after(1, x + self.mlp(self.before(1, x)))  # (3.11)
 
 
 class DecoderLayer(Normed):
@@ -85,7 +85,7 @@ class DecoderLayer(Normed):
         mixed, past = self.attention.extend(self.before(0, x), past)
         x = self.after(0, x + mixed)
         x = self.after(1, x + self.cross(self.before(1, x), memory, mask))
-        return self.after(2, x + self.mlp(self.before(2, x))), past
+        return self.after(2, x + self.mlp(self.before(2, x))), past  # (3.12)
 
 
 class Transformer(nn.Module):

@@ -116,7 +116,7 @@ def rate_factor(step: int, config: TrainConfig) -> float:
         raise ValueError(f"no decay {config.decay!r}; there are none and inverse_sqrt")
     warmup = max(1, config.warmup_steps)
     tail = 1.0 if config.decay == "none" else math.sqrt(warmup / (step + 1))
-    return min((step + 1) / warmup, tail)  # (3.11)
+    return min((step + 1) / warmup, tail)  # (3.13)
 
 
 def _length(data: Batch) -> int:

@@ -27,7 +27,7 @@ def next_token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> 
         raise ValueError("all targets are padding: there is nothing to predict")
     log_p = F.log_softmax(logits[kept], dim=-1)  # (N, V)
     right = log_p.gather(1, targets[kept][:, None]).mean()
-    return -(1 - smoothing) * right - smoothing * log_p.mean()  # (3.12)
+    return -(1 - smoothing) * right - smoothing * log_p.mean()  # (3.14)
 
 
 def exact_match(written: Tensor, wanted: Tensor, eos: int) -> Tensor:
