@@ -12,13 +12,13 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ditbook.data.captions import COLOURS, SHAPES, SIZES, Scene, Thing, english
+from ditbook.data.captions import COLOURS, RELATIONS, SHAPES, SIZES, Scene, Thing, english
 from ditbook.data.drawing import RADII, SIDE, Place, render
 
 if TYPE_CHECKING:
@@ -35,18 +35,13 @@ SPLITS = ("train", "validation", "compositional")
 HELD_OUT = 10  # one layout in ten is kept from training
 
 
-def relation(one: Place, other: Place) -> str:
-    """How a thing at `one` stands to a thing at `other`: the axis along which they are farther apart decides.
+def holds(relation: str, one: Place, other: Place) -> bool:
+    """Whether a thing at `one` stands above, below, left of or right of a thing at `other`.
 
-    Raises:
-        ValueError: they are as far apart along one axis as along the other.
+    The axis along which they are farther apart decides: one relation holds, or none if they stand diagonally.
     """
-    x, y = one[0] - other[0], one[1] - other[1]
-    if abs(x) == abs(y):
-        raise ValueError(f"things at {one} and {other} stand diagonally: no relation describes them")
-    if abs(x) > abs(y):
-        return "left of" if x < 0 else "right of"
-    return "above" if y < 0 else "below"
+    x, y = other[0] - one[0], other[1] - one[1]
+    return {"above": y > abs(x), "below": -y > abs(x), "left of": x > abs(y), "right of": -x > abs(y)}[relation]
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,8 @@ class Layout:
             if max(abs(one[0] - other[0]), abs(one[1] - other[1])) < r + s + GAP:
                 raise ValueError(f"things at {one} and {other} overlap: they must be {r + s + GAP} pixels apart")
         for said, (one, other) in zip(self.scene.relations, pairwise(self.places), strict=True):
-            if said != relation(one, other):
-                raise ValueError(f"a thing at {one} is {relation(one, other)} one at {other}, not {said}")
+            if not holds(said, one, other):
+                raise ValueError(f"a thing at {one} is not {said} one at {other}")
 
     def to_json(self) -> str:
         """The layout as JSON, always the same for the same layout; `Scene.from_json` reads its scene."""
@@ -85,6 +80,21 @@ class Layout:
     def from_json(text: str) -> Layout:
         """The layout that `to_json` wrote."""
         return Layout(Scene.from_json(text), tuple((x, y) for x, y in json.loads(text)["places"]))
+
+
+def shows(seen: Sequence[tuple[Thing, Place]], scene: Scene) -> bool:
+    """Whether things at places are what a scene says: its things and no more, so placed that its relations hold.
+
+    A scene can be said in several ways ("a star above a moon", "a moon below a star"): it is true in all or in none.
+    """
+    if len(seen) != len(scene.things):
+        return False
+    for order in permutations(seen):
+        things, places = zip(*order, strict=True)
+        steps = zip(scene.relations, places, places[1:], strict=False)
+        if things == scene.things and all(holds(said, one, other) for said, one, other in steps):
+            return True
+    return False
 
 
 def sample(
@@ -126,7 +136,8 @@ def sample(
     for n, sizes, chosen, where in zip(number, size.tolist(), pair.tolist(), places.tolist(), strict=True):
         at = tuple((x, y) for x, y in where[:n])
         row = tuple(kinds[s][p] for s, p in zip(sizes[:n], chosen[:n], strict=True))
-        layouts.append(Layout(Scene(row, tuple(relation(one, other) for one, other in pairwise(at))), at))
+        between = tuple(word for ends in pairwise(at) for word in RELATIONS if holds(word, *ends))
+        layouts.append(Layout(Scene(row, between), at))
     return layouts
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ditbook.models.classifier import ClassifierConfig, SceneClassifier
 from ditbook.models.dit import DiT, DiTConfig
 from ditbook.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
@@ -16,6 +17,7 @@ from ditbook.models.unet import UNet, UNetConfig
 from ditbook.training import checkpoint
 
 FAMILIES: dict[str, tuple[type, type]] = {
+    "classifier": (SceneClassifier, ClassifierConfig),
     "dit": (DiT, DiTConfig),
     "seq2seq": (Seq2Seq, Seq2SeqConfig),
     "transformer": (Transformer, TransformerConfig),
