@@ -5,6 +5,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
+from ditbook.metrics import complexity
 from ditbook.models.vit import ViT, ViTConfig
 
 CONFIG = ViTConfig(size=12, channels=3, patch=4, width=24, depth=2, heads=3, num_classes=7)
@@ -67,6 +68,9 @@ def ours_by_name(name, state, config):
     return state[f"layers.{i}.{found}.{kind}"]
 
 
+@pytest.mark.equation("7.2", of="ditbook.models.vit.ViT.embed", against="transformers, gradients too")
+@pytest.mark.equation("7.3", of="ditbook.models.vit.ViT.encode", against="transformers, gradients too")
+@pytest.mark.equation("7.4", of="ditbook.models.vit.ViT", against="transformers, gradients too")
 def test_tokens_logits_and_gradients(ours):
     twin = theirs(ours)
     image = torch.randn(2, 3, 12, 12, dtype=torch.float64, requires_grad=True)
@@ -106,3 +110,15 @@ def test_the_paper_s_base_model_has_86_million_parameters():
     with torch.device("meta"):
         count = sum(p.numel() for p in ViT(ViTConfig()).parameters())
     assert count == 86_567_656
+
+
+@pytest.mark.equation("7.1", of="ditbook.models.vit.ViTConfig.tokens", against="the patches of an image, counted")
+@pytest.mark.equation("7.5", of="ditbook.metrics.complexity.vit", against="PyTorch's counter on a running model")
+@pytest.mark.parametrize("config", [CONFIG, ViTConfig(), ViTConfig(size=8, channels=1, patch=2, width=12, heads=3)])
+def test_tokens_and_multiply_adds(config):
+    with torch.device("meta"):
+        model, image = ViT(config), torch.empty(1, config.channels, config.size, config.size)
+        assert model.encode(image).shape[1] == config.tokens
+        assert complexity.vit(config) == complexity.count_macs(model, image)
+    corners = [(y, x) for y in range(0, config.size, config.patch) for x in range(0, config.size, config.patch)]
+    assert config.tokens == len(corners) + 1

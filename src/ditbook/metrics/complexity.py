@@ -1,4 +1,4 @@
-"""Multiply–adds and parameters of a DiT, and of a layer of a Transformer: counted by running them, and by formula.
+"""Multiply–adds and parameters of DiT, ViT and a layer of a Transformer: counted by running them, and by formula.
 
 The paper's "Gflops" are 10⁹ multiply–adds of one forward pass at batch 1, without guidance and without decoder.
 """
@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ditbook.layers.embeddings import FREQUENCY_WIDTH
 from ditbook.models.dit import DiT, DiTConfig
+from ditbook.models.vit import ViTConfig
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,13 @@ def encoder_layer(tokens: int, width: int) -> Complexity:
     T, D = tokens, width
     macs = 12 * T * D**2 + 2 * T**2 * D  # (3.15)
     return Complexity(macs, norms=2 * T * D, trainable=12 * D**2 + 13 * D, fixed=0)  # (3.16)
+
+
+def vit(config: ViTConfig) -> int:
+    """Multiply–adds of one image in a ViT, by formula.
+
+    Source: derived in chapter 7.
+    """
+    T, D = config.tokens - 1, config.width
+    patch = config.patch**2 * config.channels
+    return T * patch * D + config.depth * encoder_layer(T + 1, D).macs + D * config.num_classes  # (7.5)

@@ -37,7 +37,7 @@ class ViTConfig:
     @property
     def tokens(self) -> int:
         """T + 1: the patches, and the class token before them."""
-        return (self.size // self.patch) ** 2 + 1
+        return (self.size // self.patch) ** 2 + 1  # (7.1)
 
 
 class ViT(nn.Module):
@@ -72,18 +72,18 @@ class ViT(nn.Module):
                 f"images of shape {tuple(image.shape)}; this ViT takes (batch, {', '.join(map(str, expected))})"
             )
         patches = self.patch_embed(patchify(image, self.config.patch))  # (B, T, D)
-        return torch.cat([self.class_token.expand(len(image), -1, -1), patches], dim=1) + self.positions
+        return torch.cat([self.class_token.expand(len(image), -1, -1), patches], dim=1) + self.positions  # (7.2)
 
     def encode(self, image: Tensor) -> Tensor:
         """All tokens after the last norm, (B, T + 1, D); the first is the class token."""
         x = self.embed(image)
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x)  # (7.3)
         return self.norm(x)
 
     def forward(self, image: Tensor) -> Tensor:
         """Classify: (B, C, size, size) → logits (B, classes), read off the class token."""
-        return self.head(self.encode(image)[:, 0])
+        return self.head(self.encode(image)[:, 0])  # (7.4)
 
     @torch.no_grad()
     def attention_maps(self, image: Tensor) -> Tensor:
