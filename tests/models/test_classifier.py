@@ -130,7 +130,7 @@ def test_the_trained_one_bears_noise():
 
 
 def test_its_features_tell_sets_of_pictures_apart():
-    """Means of two draws of one kind lie close; those of blurred or mirrored pictures, or of fewer things, lie farther away."""
+    """Means of two draws of one kind lie close; those of blurred, mirrored or single things lie farther away."""
     model, generator = weights.load("classifier-shapes"), torch.Generator().manual_seed(0)
     one, two = (pixels(shapes.sample(1000, generator)) for _ in range(2))
     others = {
