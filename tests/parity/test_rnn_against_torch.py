@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ditbook.models.rnn import GRU, LSTM, RNN
+from ditbook.models.rnn import GRU, LSTM, RNN, LanguageModel, LanguageModelConfig
 
 B, T, D, H = 3, 7, 5, 4
 
@@ -75,3 +75,30 @@ def test_one_step_is_that_of_the_cell(kind, cell):
     wanted = single(x, state if kind is nn.LSTM else state[0])
     for got, want in zip(after, wanted if kind is nn.LSTM else [wanted], strict=True):
         torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_a_language_model_of_two_layers(kind):
+    torch.manual_seed(0)
+    model = LanguageModel(LanguageModelConfig(11, width=D, hidden=H, layers=2, kind=kind.__name__.lower())).double()
+    theirs = kind(D, H, num_layers=2, batch_first=True).double()
+    names = {}
+    for layer in (0, 1):
+        for name, other in pair(kind)[2].items():
+            names[name.replace("l0", f"l{layer}")] = f"layers.{layer}.{other}"
+    state = model.state_dict()
+    theirs.load_state_dict({name: state[other] for name, other in names.items()})
+    tokens = torch.randint(11, (B, T))
+    logits, states = model(tokens)
+    wanted = model.out(theirs(model.embed(tokens))[0])
+    torch.testing.assert_close(logits, wanted)
+    assert len(states) == 2
+    weight = torch.randn_like(logits)
+    parameters = dict(model.named_parameters())
+    ours = torch.autograd.grad((logits * weight).sum(), list(parameters.values()))
+    ours_by_name = dict(zip(parameters, ours, strict=True))
+    recurrent = dict(theirs.named_parameters())
+    other = torch.autograd.grad((wanted * weight).sum(), [*recurrent.values(), model.embed.weight])
+    for name, grad in zip(recurrent, other, strict=False):
+        torch.testing.assert_close(ours_by_name[names[name]], grad)
+    torch.testing.assert_close(ours_by_name["embed.weight"], other[-1])

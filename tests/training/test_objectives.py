@@ -24,6 +24,7 @@ def test_label_smoothing_is_that_of_torch(smoothing):
 
 
 @pytest.mark.equation("1.3", of="ditbook.training.objectives.next_token_loss", against="a loop over places")
+@pytest.mark.equation("1.4", of="ditbook.training.objectives.next_token_loss", against="size of the vocabulary")
 def test_the_loss_is_the_mean_surprise():
     torch.manual_seed(0)
     logits, targets = torch.randn(2, 4, 6), torch.tensor([[4, 5, 4, PAD], [5, 5, PAD, PAD]])
