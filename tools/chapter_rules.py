@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 1_500_000  # bytes of a notebook
 WORDS = (1_500, 4_000)
 CODE_CELLS = (20, 60)
+COLUMNS = 88  # of a line of code: what the built page shows without scrolling
 QUESTIONS = EXERCISES = 3
 FENCED = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 
@@ -124,6 +125,17 @@ def _semicolon(source: str) -> bool:
         )
     except (tokenize.TokenError, SyntaxError):  # a line of IPython's own
         return bool(re.search(r";\s*$", source, re.MULTILINE))
+
+
+@rule
+def code_lines_need_no_scrolling(chapter: Chapter) -> list[str]:
+    """The first code cell, whose text is prescribed, may be wider."""
+    return [
+        f"{name(cell)} has a line of {len(line)} columns; {COLUMNS} fit the page"
+        for cell in chapter.code[1:]
+        for line in cell["source"].split("\n")
+        if len(line) > COLUMNS
+    ]
 
 
 @rule

@@ -90,6 +90,7 @@ BREAKS = [
     ("lines_end_without_semicolon", put(-1, "source", "x = [1];")),
     ("lines_end_without_semicolon", put(-1, "source", "x = [1];  # quiet\ny = 2")),
     ("lines_end_without_semicolon", put(-1, "source", "!ls\nx = 1;")),
+    ("code_lines_need_no_scrolling", put(-1, "source", "x = " + "1" * 85)),
     ("markdown_is_portable", add(1, "\n```{note}\nhi\n```\n")),
     ("markdown_is_portable", add(1, "\n:::{note}\nhi\n:::\n")),
     ("markdown_is_portable", add(1, " {ref}`there`")),

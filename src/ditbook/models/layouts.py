@@ -43,7 +43,7 @@ def to_official(model: DiT) -> dict[str, Tensor]:
     return state
 
 
-def _check(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: str) -> None:
+def check(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: str) -> None:
     """Raise ValueError for the first missing, unexpected or misshapen key."""
     for key in wanted:
         if key not in found:
@@ -65,7 +65,7 @@ def load_official(model: DiT, state: Mapping[str, Tensor]) -> None:
         ValueError: names the first missing, unexpected or misshapen key, or says that the position table differs.
     """
     wanted = to_official(model)
-    _check(state, wanted, "official")
+    check(state, wanted, "official")
     if (state["pos_embed"] - wanted["pos_embed"]).abs().max() > 1e-4:
         raise ValueError("official layout: 'pos_embed' is not the sine–cosine table of this grid")
     ours = {key: state[_official_name(key)] for key in model.state_dict()}
@@ -115,7 +115,7 @@ def load_diffusers(model: DiT, state: Mapping[str, Tensor]) -> None:
             embedders differs from that of block 0 (such a file has no equivalent here).
     """
     state = {key: value for key, value in state.items() if key != "pos_embed.pos_embed"}
-    _check(state, to_diffusers(model), "diffusers")
+    check(state, to_diffusers(model), "diffusers")
     ours = {}
     for key in model.state_dict():
         name, kind = key.rsplit(".", 1)

@@ -33,9 +33,9 @@ class TransformerConfig:
 class Normed(nn.Module):
     """What the two kinds of layer share: residual sums, and a norm before or after each sublayer."""
 
-    def __init__(self, width: int, sublayers: int, pre_norm: bool) -> None:
+    def __init__(self, width: int, sublayers: int, pre_norm: bool, eps: float = 1e-5) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(sublayers))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps) for _ in range(sublayers))
         self.pre_norm = pre_norm
 
     def before(self, index: int, x: Tensor) -> Tensor:
@@ -48,12 +48,12 @@ class Normed(nn.Module):
 
 
 class EncoderLayer(Normed):
-    """Self-attention, then a perceptron on each token."""
+    """Self-attention, then a perceptron on each token. `gelu` is one of `layers.mlp.GELU`, `eps` that of the norms."""
 
-    def __init__(self, width: int, heads: int, pre_norm: bool) -> None:
-        super().__init__(width, 2, pre_norm)
+    def __init__(self, width: int, heads: int, pre_norm: bool, gelu: str = "tanh", eps: float = 1e-5) -> None:
+        super().__init__(width, 2, pre_norm, eps)
         self.attention = SelfAttention(width, heads)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width, gelu=gelu)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, S, D) → (B, S, D); a mask as in `layers.attention`."""

@@ -1,0 +1,200 @@
+"""CLIP: an image tower and a text tower that meet in one space.
+
+Letters: `B` pairs of image and text, `T` tokens, `D` width of a tower, `J` width of the joint space.
+Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 2.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ditbook.layers.attention import causal_mask
+from ditbook.layers.patches import patchify
+from ditbook.models.layouts import check
+from ditbook.models.transformer import EncoderLayer
+
+START = math.log(1 / 0.07)  # of the logarithm of the scale
+LIMIT = math.log(100)  # its largest value
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """The design of both towers. The defaults are OpenAI's ViT-B/32.
+
+    Raises:
+        ValueError: the size is not divisible by the patch.
+    """
+
+    size: int = 224  # side of the square image, in pixels
+    channels: int = 3
+    patch: int = 32
+    width: int = 768  # D of the image tower
+    depth: int = 12
+    heads: int = 12
+    vocabulary: int = 49408
+    context: int = 77  # tokens of the longest text
+    text_width: int = 512  # D of the text tower
+    text_depth: int = 12
+    text_heads: int = 8
+    joint: int = 512  # J
+
+    def __post_init__(self) -> None:
+        if self.size % self.patch:
+            raise ValueError(f"size {self.size} is not divisible by patch {self.patch}")
+
+
+def _layers(width: int, heads: int, depth: int) -> nn.ModuleList:
+    return nn.ModuleList(EncoderLayer(width, heads, pre_norm=True, gelu="quick") for _ in range(depth))
+
+
+class CLIP(nn.Module):
+    """Images and texts → vectors of one space, and how well each image fits each text.
+
+    Args:
+        config: the design.
+    """
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, text = config.width, config.text_width
+        self.patch_embed = nn.Linear(config.patch**2 * config.channels, width, bias=False)
+        self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.positions = nn.Parameter(torch.randn((config.size // config.patch) ** 2 + 1, width) * width**-0.5)
+        self.norm_before, self.norm_after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.layers = _layers(width, config.heads, config.depth)
+        self.project = nn.Linear(width, config.joint, bias=False)
+        self.embed = nn.Embedding(config.vocabulary, text)
+        self.text_positions = nn.Parameter(torch.randn(config.context, text) * 0.01)
+        self.text_layers = _layers(text, config.text_heads, config.text_depth)
+        self.text_norm = nn.LayerNorm(text)
+        self.text_project = nn.Linear(text, config.joint, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(START))
+        nn.init.normal_(self.embed.weight, std=0.02)
+        for linear, fan in ((self.project, width), (self.text_project, text)):
+            nn.init.normal_(linear.weight, std=fan**-0.5)
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Unit vectors of images: (B, C, size, size) → (B, J).
+
+        Raises:
+            ValueError: wrong channels or size.
+        """
+        expected = (self.config.channels, self.config.size, self.config.size)
+        if tuple(image.shape[1:]) != expected:
+            raise ValueError(
+                f"images of shape {tuple(image.shape)}; this CLIP takes (batch, {', '.join(map(str, expected))})"
+            )
+        x = self.patch_embed(patchify(image, self.config.patch))  # (B, T, D)
+        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1) + self.positions
+        x = self.norm_before(x)
+        for layer in self.layers:
+            x = layer(x)
+        return F.normalize(self.project(self.norm_after(x[:, 0])), dim=-1)
+
+    def encode_text(self, tokens: Tensor, end: Tensor | None = None) -> Tensor:
+        """Unit vectors of texts: (B, T) → (B, J), read off at the end token.
+
+        Args:
+            tokens: (B, T); what follows the end token changes nothing, because no token sees later ones.
+            end: where the end token stands, (B,); by default at the largest number, as in OpenAI's vocabulary.
+
+        Raises:
+            ValueError: a text is longer than the context.
+        """
+        length = tokens.shape[1]
+        if length > self.config.context:
+            raise ValueError(f"texts of {length} tokens are longer than the context of {self.config.context}")
+        end = tokens.argmax(dim=1) if end is None else end
+        x, mask = self.embed(tokens) + self.text_positions[:length], causal_mask(length, tokens.device)
+        for layer in self.text_layers:
+            x = layer(x, mask)
+        return F.normalize(self.text_project(self.text_norm(x)[torch.arange(len(x)), end]), dim=-1)
+
+    def forward(self, image: Tensor, tokens: Tensor, end: Tensor | None = None) -> Tensor:
+        """Scaled similarities of every image with every text: logits (B, B), images in rows."""
+        return self.log_scale.clamp(max=LIMIT).exp() * self.encode_image(image) @ self.encode_text(tokens, end).T
+
+
+def contrastive_loss(logits: Tensor) -> Tensor:
+    """Each image must find its text, and each text its image: mean of the two cross-entropies, in nats.
+
+    Args:
+        logits: (B, B), the right pairs on the diagonal.
+
+    Raises:
+        ValueError: not square.
+
+    Source: Radford et al. 2021, figure 3.
+    """
+    if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
+        raise ValueError(f"logits of shape {tuple(logits.shape)}: as many images as texts are needed")
+    right = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+
+
+OUTSIDE = {  # ours → OpenAI's
+    "class_token": "visual.class_embedding",
+    "positions": "visual.positional_embedding",
+    "norm_before": "visual.ln_pre",
+    "norm_after": "visual.ln_post",
+    "embed": "token_embedding",
+    "text_positions": "positional_embedding",
+    "text_norm": "ln_final",
+    "log_scale": "logit_scale",
+}
+INSIDE = {  # of a layer
+    "attention.qkv.weight": "attn.in_proj_weight",
+    "attention.qkv.bias": "attn.in_proj_bias",
+    "attention.proj": "attn.out_proj",
+    "norms.0": "ln_1",
+    "norms.1": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+
+
+def _openai_name(ours: str) -> str:
+    if match := re.fullmatch(r"(text_)?layers\.(\d+)\.(.+)", ours):
+        tower = "transformer" if match[1] else "visual.transformer"
+        inside = next(theirs + match[3][len(name) :] for name, theirs in INSIDE.items() if match[3].startswith(name))
+        return f"{tower}.resblocks.{match[2]}.{inside}"
+    special = {
+        "patch_embed.weight": "visual.conv1.weight",
+        "project.weight": "visual.proj",
+        "text_project.weight": "text_projection",
+    }
+    name, dot, kind = ours.partition(".")
+    return special.get(ours) or OUTSIDE[name] + dot + kind
+
+
+def to_openai(model: CLIP) -> dict[str, Tensor]:
+    """Write OpenAI's layout: the patch embedding as a convolution, projections the other way round."""
+    state = {_openai_name(key): value for key, value in model.state_dict().items()}
+    p = model.config.patch
+    state["visual.conv1.weight"] = rearrange(state["visual.conv1.weight"], "d (p q c) -> d c p q", p=p, q=p)
+    for name in ("visual.proj", "text_projection"):
+        state[name] = state[name].T
+    return state
+
+
+def load_openai(model: CLIP, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict in OpenAI's layout into `model`, in place.
+
+    Raises:
+        ValueError: names the first missing, unexpected or misshapen key.
+    """
+    described = ("input_resolution", "context_length", "vocab_size")  # numbers that released files carry besides
+    state = {key: value for key, value in state.items() if key not in described}
+    check(state, to_openai(model), "OpenAI")
+    ours = {key: state[_openai_name(key)].float() for key in model.state_dict()}
+    ours["patch_embed.weight"] = rearrange(ours["patch_embed.weight"], "d c p q -> d (p q c)")
+    for name in ("project.weight", "text_project.weight"):
+        ours[name] = ours[name].T
+    model.load_state_dict(ours)
