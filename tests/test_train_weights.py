@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import train_weights
 
 from ditbook import data, weights
-from ditbook.data import captions, digits
+from ditbook.data import captions, digits, shapes
 from ditbook.data.tokenizer import BOS, EOS, PAD
 from ditbook.diffusion import schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
@@ -74,3 +74,41 @@ def test_the_digits_task_is_the_digits_loss_on_the_training_digits(name):
     batch = {key: value[:8] for key, value in train.items()}
     losses = [one(model, batch, torch.Generator().manual_seed(1)) for one in (task.loss, plain)]
     assert torch.equal(*losses)
+
+
+def test_clip_is_taught_seen_pairs_with_their_captions():
+    task = train_weights.clip_task({"layouts": 60})
+    words, seen = captions.tokenizer("english"), {" ".join(pair) for pair in shapes.SEEN_PAIRS}
+    texts = [words.decode(row) for row in task.batch["tokens"].tolist()]
+    assert len(texts) < 60  # some are held out
+    for text in texts:
+        assert {f"{thing.colour} {thing.shape}" for thing in captions.parse_english(text).things} <= seen
+    rows = torch.arange(len(texts))
+    assert (task.batch["tokens"][rows, task.batch["end"]] == EOS).all()
+
+
+def test_the_scale_of_clip_is_kept_in_its_limits_while_it_is_taught():
+    task = train_weights.clip_task({"layouts": 20})
+    model = weights.build("clip", RECIPES["clip-shapes"]["model"])
+    model.log_scale.data.fill_(9.0)
+    loss = task.loss(model, {key: value[:4] for key, value in task.batch.items()}, torch.Generator())
+    loss.backward()
+    assert model.log_scale.exp().item() == pytest.approx(100)
+    assert model.log_scale.grad.item() != 0
+
+
+def test_the_prompts_of_a_class_name_its_colour_and_shape():
+    model = weights.load("clip-shapes")
+    vectors = train_weights.pair_vectors(model)
+    tokens, end = train_weights.prompts(["a small grey arrow", "a large grey arrow"])
+    mean = F.normalize(model.encode_text(tokens, end).mean(dim=0), dim=0)
+    torch.testing.assert_close(vectors[shapes.PAIRS.index(("grey", "arrow"))], mean)
+
+
+def test_painted_pictures_are_read_and_compared_with_their_class():
+    layouts = shapes.sample(40, torch.Generator().manual_seed(0), things=1)
+    images = train_weights.pixels(torch.from_numpy(shapes.render(layouts)))
+    y = torch.tensor([train_weights.pair_of(layout) for layout in layouts])
+    assert train_weights.shown(images, y) == 1
+    assert train_weights.shown(images, (y + 1) % 64) == 0
+    assert train_weights.shown(-torch.ones(40, 3, 32, 32), y) == 0

@@ -19,7 +19,7 @@ from ditbook.data import captions, digits, shapes, tokenizer
 from ditbook.diffusion import losses, samplers, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
-from ditbook.models import classifier, decoding
+from ditbook.models import autoencoder, classifier, clip, decoding
 from ditbook.training import checkpoint, objectives
 from ditbook.training.loop import Batch, Loss, TrainConfig, train
 
@@ -97,6 +97,134 @@ def shapes_task(recipe: dict[str, Any]) -> Task:
     return Task(batch, loss, measure)
 
 
+def clip_task(recipe: dict[str, Any]) -> Task:
+    """Bring pictures of the shapes world and their captions together in one space."""
+
+    def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        model.clamp_scale()
+        return clip.contrastive_loss(model(pixels(batch["image"]), batch["tokens"], batch["end"]))
+
+    def measure(model: torch.nn.Module) -> dict[str, float]:
+        metric = {}
+        for split in ("validation", "compositional"):
+            rows = data.tensors(shapes.load(split, 2000, seed=1, things=1))
+            similarity = model.encode_image(rows["image"]) @ pair_vectors(model).T
+            right = (similarity.argmax(dim=1) == rows["label"]).double().mean().item()
+            metric[f"zero-shot accuracy of 64 classes, {split}"] = round(right, 4)
+        rows = shapes.load("validation", 500, seed=1, things=3)
+        tokens, end = prompts(rows["caption"])
+        logits = model(data.tensors(rows)["image"], tokens, end)
+        return metric | {"recall at 1 of 500 pictures of three things": round(objectives.recall_at(logits, 1), 4)}
+
+    layouts = shapes.sample(recipe["layouts"], torch.Generator().manual_seed(0), pairs=shapes.SEEN_PAIRS)
+    layouts = [layout for layout in layouts if not shapes.held_out(layout)]
+    tokens, end = prompts([captions.english(layout.scene) for layout in layouts])
+    return Task({"image": torch.from_numpy(shapes.render(layouts)), "tokens": tokens, "end": end}, loss, measure)
+
+
+def prompts(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Captions as CLIP reads them: tokens (B, T) with begin and end, and where the end stands, (B,)."""
+    words = captions.tokenizer("english")
+    tokens = tokenizer.batch([words.encode(text) for text in texts], bos=True, eos=True)
+    return tokens, (tokens == tokenizer.EOS).int().argmax(dim=1)
+
+
+def pair_vectors(model: clip.CLIP) -> torch.Tensor:
+    """A vector for each pair of colour and shape, the mean of the small and the large one: (64, J)."""
+    tokens, end = prompts([f"a {size} {colour} {shape}" for colour, shape in shapes.PAIRS for size in captions.SIZES])
+    return clip.class_vectors(model, tokens.unflatten(0, (64, 2)), end.unflatten(0, (64, 2)))
+
+
+def autoencoder_task(recipe: dict[str, Any]) -> Task:
+    """Make small latents of pictures of the shapes world, and paint them again."""
+
+    def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        return autoencoder.loss(model, pixels(batch["image"]), generator, recipe["kl_weight"])
+
+    def measure(model: torch.nn.Module) -> dict[str, float]:
+        x = data.tensors(shapes.load("validation", 1000, seed=1))["image"]
+        with torch.no_grad():
+            parts = [model.encode(part) for part in x.split(100)]
+            painted = torch.cat([model.decode(mean) for mean, _ in parts])
+        mean, std = (torch.cat(part) for part in zip(*parts, strict=True))
+        reader = weights.load("classifier-shapes")
+        same = sum(one == other for one, other in zip(reader.read(x), reader.read(painted.clamp(-1, 1)), strict=True))
+        return {
+            "mean absolute error on held-out pictures": round((painted - x).abs().mean().item(), 4),
+            "share of held-out pictures read alike after painting": same / len(x),
+            "scale": round(autoencoder.latent_scale(mean, std), 4),
+        }
+
+    return Task({"image": torch.from_numpy(shapes.render(drawn(recipe["layouts"], seed=0)))}, loss, measure)
+
+
+def scenes_task(recipe: dict[str, Any]) -> Task:
+    """Paint one thing of the colour and shape asked for: in the autoencoder's latents, or in pixels."""
+    diffusion, coder = GaussianDiffusion(schedules.linear()), latent_coder(recipe)
+
+    def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        if coder is None:
+            x = pixels(batch["image"])
+        else:
+            x = coder.config.scale * autoencoder.sample_latent(batch["mean"], batch["std"], generator)
+        return noise_loss(model, diffusion, x, generator, batch["label"])
+
+    def measure(model: torch.nn.Module) -> dict[str, float]:
+        painted, y = paint(model, diffusion, coder)
+        return {"share of 640 pictures that show what was asked for": round(shown(painted, y), 4)}
+
+    layouts = shapes.sample(recipe["layouts"], torch.Generator().manual_seed(0), things=1)
+    batch = {"label": torch.tensor([pair_of(layout) for layout in layouts])}
+    images = torch.from_numpy(shapes.render(layouts))
+    if coder is None:
+        return Task(batch | {"image": images}, loss, measure)
+    with torch.no_grad():
+        parts = [coder.encode(pixels(part)) for part in images.split(200)]
+    batch["mean"], batch["std"] = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Task(batch, loss, measure)
+
+
+def latent_coder(recipe: dict[str, Any]) -> autoencoder.Autoencoder | None:
+    """The autoencoder that a recipe names, or None if it works in pixels."""
+    return weights.load(recipe["latents_of"]) if "latents_of" in recipe else None
+
+
+def pair_of(layout: shapes.Layout) -> int:
+    """The class of a layout of one thing."""
+    (thing,) = layout.scene.things
+    return shapes.PAIRS.index((thing.colour, thing.shape))
+
+
+def paint(
+    model: torch.nn.Module,
+    diffusion: GaussianDiffusion,
+    coder: autoencoder.Autoencoder | None,
+    each: int = 10,
+    guidance_scale: float = 2.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures (N, 3, 32, 32) of all 64 classes, `each` of each, by DDIM in 50 steps; and their classes (N,)."""
+    y = torch.arange(64).repeat_interleave(each)
+    config = model.config
+    x = torch.randn(len(y), config.channels, config.size, config.size, generator=torch.Generator().manual_seed(2))
+    guided = ClassifierFreeGuidance(model, guidance_scale, null={"y": 64})
+    out = samplers.ddim(guided, x, diffusion.respace(50), clip=1.0 if coder is None else None, y=y)
+    if coder is not None:
+        with torch.no_grad():
+            out = torch.cat([coder.decode(part / coder.config.scale) for part in out.split(100)])
+    return out.clamp(-1, 1), y
+
+
+def shown(images: torch.Tensor, y: torch.Tensor) -> float:
+    """Share of pictures in which the classifier sees one thing, and it is of the class asked for."""
+    seen = weights.load("classifier-shapes").read(images)
+    asked = [shapes.PAIRS[k] for k in y.tolist()]
+    right = [
+        len(things) == 1 and (things[0][0].colour, things[0][0].shape) == pair
+        for things, pair in zip(seen, asked, strict=True)
+    ]
+    return sum(right) / len(right)
+
+
 def drawn(count: int, seed: int) -> list[shapes.Layout]:
     """Layouts of one to three things, all pairs of colour and shape among them."""
     return shapes.sample(count, torch.Generator().manual_seed(seed))
@@ -107,23 +235,36 @@ def pixels(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-TASKS = {"captions": captions_task, "digits": digits_task, "shapes": shapes_task}
+TASKS = {
+    "autoencoder": autoencoder_task,
+    "captions": captions_task,
+    "clip": clip_task,
+    "digits": digits_task,
+    "scenes": scenes_task,
+    "shapes": shapes_task,
+}
 
 
 def digits_loss(family: str, diffusion: GaussianDiffusion):
     """The loss of a recipe: ε-prediction, with the labels dropped now and then if the model has labels."""
 
     def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
-        x = batch["image"]
-        t = torch.randint(diffusion.num_steps, (len(x),), generator=generator)
-        eps = torch.randn(x.shape, generator=generator)
-        if family == "unet":
-            return losses.simple_loss(model, diffusion, x, t, eps)
-        y = model.label_embed.drop(batch["label"], generator)
-        objective = losses.hybrid_loss if model.config.learn_sigma else losses.simple_loss
-        return objective(model, diffusion, x, t, eps, y=y)
+        return noise_loss(model, diffusion, batch["image"], generator, None if family == "unet" else batch["label"])
 
     return loss
+
+
+def noise_loss(
+    model, diffusion: GaussianDiffusion, x: torch.Tensor, generator: torch.Generator, y: torch.Tensor | None
+) -> torch.Tensor:
+    """The model's error about noise added to `x` at random timesteps."""
+    t = torch.randint(diffusion.num_steps, (len(x),), generator=generator)
+    eps = torch.randn(x.shape, generator=generator)
+    if y is None:
+        return losses.simple_loss(model, diffusion, x, t, eps)
+    y = model.label_embed.drop(y, generator)
+    objective = losses.hybrid_loss if model.config.learn_sigma else losses.simple_loss
+    return objective(model, diffusion, x, t, eps, y=y)
 
 
 def held_out_loss(model, family: str, diffusion: GaussianDiffusion) -> float:

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ditbook.models.clip import CLIP, CLIPConfig, contrastive_loss, load_openai, to_openai
+from ditbook import data, weights
+from ditbook.data import captions, shapes, tokenizer
+from ditbook.models.clip import CLIP, CLIPConfig, class_vectors, contrastive_loss, load_openai, to_openai
 
 CONFIG = CLIPConfig(
     size=12, patch=4, width=24, depth=2, heads=3, vocabulary=40, context=9, text_width=16, text_depth=3, text_heads=2,
@@ -93,6 +95,9 @@ def from_openai(name, state):
     return state[f"{block}.{next(other for part, other in inside.items() if part in name)}.{kind}"]
 
 
+@pytest.mark.equation("8.1", of="ditbook.models.clip.CLIP.encode_image", against="transformers, gradients too")
+@pytest.mark.equation("8.2", of="ditbook.models.clip.CLIP", against="transformers, gradients too")
+@pytest.mark.equation("8.4", of="ditbook.models.clip.contrastive_loss", against="transformers, gradients too")
 def test_logits_loss_and_gradients():
     model, (image, tokens) = make(), batch()
     twin = theirs(model)
@@ -113,6 +118,7 @@ def test_logits_loss_and_gradients():
         )
 
 
+@pytest.mark.equation("8.3", of="ditbook.models.clip.contrastive_loss", against="the double sum, term by term")
 def test_the_loss_is_the_double_sum_of_the_paper():
     torch.manual_seed(0)
     logits = torch.randn(5, 5, dtype=torch.float64)
@@ -127,13 +133,64 @@ def test_the_loss_is_the_double_sum_of_the_paper():
         contrastive_loss(torch.zeros(3, 4))
 
 
-def test_the_scale_starts_at_one_over_seven_hundredths_and_stops_at_a_hundred():
+def test_the_scale_starts_at_one_over_seven_hundredths_and_is_kept_in_its_limits():
     model, (image, tokens) = CLIP(CONFIG).double(), batch()
     assert model.log_scale.exp().item() == pytest.approx(1 / 0.07)
     similarity = model.encode_image(image) @ model.encode_text(tokens).T
     torch.testing.assert_close(model(image, tokens), similarity / 0.07)
-    model.log_scale.data.fill_(9.0)
-    torch.testing.assert_close(model(image, tokens), 100 * similarity)
+    for outside, limit in ((9.0, 100.0), (-3.0, 1.0)):
+        model.log_scale.data.fill_(outside)
+        model.clamp_scale()
+        assert model.log_scale.exp().item() == pytest.approx(limit)
+        contrastive_loss(model(image, tokens)).backward()
+        assert model.log_scale.grad.item() != 0  # so it can come back
+        model.log_scale.grad = None
+
+
+@pytest.mark.equation("8.5", of="ditbook.models.clip.CLIP", against="the loss of untrained towers on scenes")
+def test_an_untrained_model_guesses():
+    rows = shapes.load("train", 128)
+    words = captions.tokenizer("english")
+    tokens = tokenizer.batch([words.encode(text) for text in rows["caption"]], eos=True)
+    torch.manual_seed(0)
+    model = weights.build("clip", weights.metadata("clip-shapes")["model"])
+    with torch.no_grad():
+        logits = model(data.tensors(rows)["image"], tokens, (tokens == tokenizer.EOS).int().argmax(dim=1))
+    assert contrastive_loss(logits).item() == pytest.approx(math.log(128), abs=0.4)
+
+
+@pytest.mark.equation("8.6", of="ditbook.models.clip.contrastive_loss", against="perfect similarities at eight scales")
+def test_the_smallest_loss_at_a_scale():
+    perfect = 2 * torch.eye(64, dtype=torch.float64) - 1
+    for scale in range(1, 9):
+        expected = math.log(1 + 63 * math.exp(-2 * scale))
+        assert contrastive_loss(scale * perfect).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.equation("8.7", of="ditbook.models.clip.class_vectors", against="the mean of each class, one by one")
+def test_a_class_is_the_mean_of_its_prompts():
+    model, (_, tokens) = make(), batch()
+    vectors = model.encode_text(tokens)
+    classes = class_vectors(model, tokens.view(2, 2, 9))
+    for k in range(2):
+        mean = (vectors[2 * k] + vectors[2 * k + 1]) / 2
+        torch.testing.assert_close(classes[k], mean / mean.norm())
+    ends = torch.tensor([[8, 5], [3, 6]])
+    torch.testing.assert_close(class_vectors(model, tokens.view(2, 2, 9), ends), classes)
+
+
+def test_the_first_weights_are_drawn_as_in_openai_s_code():
+    torch.manual_seed(0)
+    model = CLIP(CLIPConfig(size=32, width=256, depth=4, heads=4, text_width=128, text_depth=2, text_heads=4))
+    for layer, width, depth in ((model.layers[3], 256, 4), (model.text_layers[1], 128, 2)):
+        added = width**-0.5 * (2 * depth) ** -0.5
+        for linear, std in (
+            (layer.attention.qkv, width**-0.5),
+            (layer.attention.proj, added),
+            (layer.mlp.fc1, (2 * width) ** -0.5),
+            (layer.mlp.fc2, added),
+        ):
+            assert linear.weight.std().item() == pytest.approx(std, rel=0.03)
 
 
 def test_what_follows_the_end_of_a_text_changes_nothing():

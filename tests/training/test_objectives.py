@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from ditbook.data.tokenizer import BOS, EOS, PAD
 from ditbook.training.loop import TrainConfig, rate_factor
-from ditbook.training.objectives import exact_match, next_token_loss
+from ditbook.training.objectives import exact_match, next_token_loss, recall_at
 
 
 @pytest.mark.equation(
@@ -66,3 +66,12 @@ def test_the_rate_without_decay_stays():
     assert rate_factor(3, TrainConfig(warmup_steps=0, decay="inverse_sqrt")) == pytest.approx(1 / math.sqrt(4))
     with pytest.raises(ValueError, match="no decay 'cosine'; there are none and inverse_sqrt"):
         rate_factor(0, TrainConfig(decay="cosine"))
+
+
+@pytest.mark.equation("8.8", of="ditbook.training.objectives.recall_at", against="counted by hand")
+def test_recall_counts_the_rows_whose_right_column_is_among_the_best():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [5.0, 4.0, 0.0], [9.0, 8.0, 7.0]])  # right: first, second, third
+    assert [recall_at(logits, k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])
+    for bad, k in ((logits[:2], 1), (logits, 0), (logits, 4)):
+        with pytest.raises(ValueError, match="recall at"):
+            recall_at(bad, k)

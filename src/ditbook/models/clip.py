@@ -19,8 +19,8 @@ from ditbook.layers.patches import patchify
 from ditbook.models.layouts import check
 from ditbook.models.transformer import EncoderLayer
 
-START = math.log(1 / 0.07)  # of the logarithm of the scale
-LIMIT = math.log(100)  # its largest value
+START = math.log(1 / 0.07)  # of the logarithm of the scale, which is one over the temperature
+LIMITS = (0.0, math.log(100))  # between which `clamp_scale` keeps it
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,19 @@ def _layers(width: int, heads: int, depth: int) -> nn.ModuleList:
     return nn.ModuleList(EncoderLayer(width, heads, pre_norm=True, gelu="quick") for _ in range(depth))
 
 
+def _initialise(layer: EncoderLayer, depth: int) -> None:
+    """Normals as OpenAI's code draws them: what is added to the residual sum gets smaller with the depth."""
+    width = layer.attention.proj.in_features
+    added = width**-0.5 * (2 * depth) ** -0.5
+    for linear, std in (
+        (layer.attention.qkv, width**-0.5),
+        (layer.attention.proj, added),
+        (layer.mlp.fc1, (2 * width) ** -0.5),
+        (layer.mlp.fc2, added),
+    ):
+        nn.init.normal_(linear.weight, std=std)
+
+
 class CLIP(nn.Module):
     """Images and texts → vectors of one space, and how well each image fits each text.
 
@@ -79,6 +92,20 @@ class CLIP(nn.Module):
         nn.init.normal_(self.embed.weight, std=0.02)
         for linear, fan in ((self.project, width), (self.text_project, text)):
             nn.init.normal_(linear.weight, std=fan**-0.5)
+        for layers in (self.layers, self.text_layers):
+            for layer in layers:
+                assert isinstance(layer, EncoderLayer)
+                _initialise(layer, len(layers))
+
+    def clamp_scale(self) -> None:
+        """Keep the scale between 1 and 100; to be called after each step of training.
+
+        Clamping the parameter, not the value used in `forward`, leaves its gradient alive, so the scale can come back.
+
+        Source: Radford et al. 2021, section 2.5; the lower limit is that of open_clip.
+        """
+        with torch.no_grad():
+            self.log_scale.clamp_(*LIMITS)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Unit vectors of images: (B, C, size, size) → (B, J).
@@ -119,7 +146,7 @@ class CLIP(nn.Module):
 
     def forward(self, image: Tensor, tokens: Tensor, end: Tensor | None = None) -> Tensor:
         """Scaled similarities of every image with every text: logits (B, B), images in rows."""
-        return self.log_scale.clamp(max=LIMIT).exp() * self.encode_image(image) @ self.encode_text(tokens, end).T
+        return self.log_scale.exp() * self.encode_image(image) @ self.encode_text(tokens, end).T  # (8.2)
 
 
 def contrastive_loss(logits: Tensor) -> Tensor:
@@ -136,7 +163,25 @@ def contrastive_loss(logits: Tensor) -> Tensor:
     if logits.ndim != 2 or logits.shape[0] != logits.shape[1]:
         raise ValueError(f"logits of shape {tuple(logits.shape)}: as many images as texts are needed")
     right = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2  # (8.3), (8.4)
+
+
+def class_vectors(model: CLIP, tokens: Tensor, end: Tensor | None = None) -> Tensor:
+    """One unit vector for each class, the mean of those of its prompts: an image is of the class it is closest to.
+
+    Args:
+        model: gives the vectors.
+        tokens: prompts, (K, P, T): P for each of K classes.
+        end: where the end tokens stand, (K, P), as in `CLIP.encode_text`.
+
+    Returns:
+        (K, J).
+
+    Source: Radford et al. 2021, section 3.1.4.
+    """
+    classes = len(tokens)
+    vectors = model.encode_text(tokens.flatten(0, 1), None if end is None else end.flatten())
+    return F.normalize(rearrange(vectors, "(k p) j -> k p j", k=classes).mean(dim=1), dim=-1)  # (8.7)
 
 
 OUTSIDE = {  # ours → OpenAI's

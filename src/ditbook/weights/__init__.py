@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 from ditbook.models.classifier import ClassifierConfig, SceneClassifier
+from ditbook.models.clip import CLIP, CLIPConfig
 from ditbook.models.dit import DiT, DiTConfig
 from ditbook.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
@@ -17,7 +19,9 @@ from ditbook.models.unet import UNet, UNetConfig
 from ditbook.training import checkpoint
 
 FAMILIES: dict[str, tuple[type, type]] = {
+    "autoencoder": (Autoencoder, AutoencoderConfig),
     "classifier": (SceneClassifier, ClassifierConfig),
+    "clip": (CLIP, CLIPConfig),
     "dit": (DiT, DiTConfig),
     "seq2seq": (Seq2Seq, Seq2SeqConfig),
     "transformer": (Transformer, TransformerConfig),
