@@ -40,11 +40,11 @@ def test_smaller_patches_were_worth_their_computation():
 
 
 def test_unknown_names_and_families_are_refused():
-    with pytest.raises(
-        ValueError, match=r"no weights named 'dit-cats'; there are classifier-shapes, clip-shapes, dit-digits, "
-    ):
+    with pytest.raises(ValueError, match=r"no weights named 'dit-cats'; there are .*, dit-digits, "):
         weights.load("dit-cats")
-    with pytest.raises(ValueError, match=r"no family of models 'gan'; there are autoencoder, classifier, clip, dit, .*unet"):
+    with pytest.raises(
+        ValueError, match=r"no family of models 'gan'; there are autoencoder, classifier, clip, dit, .*unet"
+    ):
         weights.build("gan", {})
 
 
