@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ditbook.metrics import complexity
-from ditbook.models.dit import MODELS, DiT, DiTConfig, named
+from ditbook.models.dit import BLOCKS, MODELS, DiT, DiTConfig, named
 from ditbook.models.transformer import EncoderLayer
 
 PAPER = {  # name: Gflops and millions of parameters as printed, exact parameters with the position table, its part
@@ -26,6 +26,7 @@ SMALL = [
     DiTConfig(size=8, channels=1, patch=2, width=96, depth=4, heads=4, num_classes=10, learn_sigma=False),
     DiTConfig(size=12, channels=3, patch=3, width=24, depth=1, heads=2, num_classes=2),
     DiTConfig(size=16, channels=4, patch=1, width=32, depth=2, heads=8, num_classes=5, learn_sigma=False),
+    *(DiTConfig(size=8, patch=2, width=32, depth=3, heads=4, num_classes=5, block=block) for block in BLOCKS[:3]),
 ]
 
 
@@ -42,6 +43,21 @@ def test_row_of_the_papers_table(name):
     assert counted.fixed == fixed
     assert counted.total == total
     assert round(counted.trainable / 1e6) == millions
+
+
+@pytest.mark.parametrize(
+    ("block", "gflops", "trainable"),
+    [
+        ("in-context", 119.37, 449_162_528),
+        ("cross-attention", 137.62, 597_991_712),
+        ("adaLN", 118.56, 600_452_384),
+        ("adaLN-Zero", 118.64, 674_834_720),
+    ],
+)
+def test_the_four_blocks_of_the_paper_at_xl(block, gflops, trainable):
+    counted = complexity.formula(named("DiT-XL/2", block=block))
+    assert counted.gflops == pytest.approx(gflops, abs=0.011)
+    assert counted.trainable == trainable
 
 
 def test_xl_at_512_pixels():

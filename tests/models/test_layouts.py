@@ -161,3 +161,12 @@ def test_their_position_buffer_is_accepted():
     source, target = random_dit(), random_dit(1)
     layouts.load_diffusers(target, layouts.to_diffusers(source) | {"pos_embed.pos_embed": source.pos_embed[None]})
     assert identical(source, target)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_blocks_that_were_never_published_have_no_layout(layout):
+    write, load = LAYOUTS[layout]
+    model = random_dit(config=dataclasses.replace(CONFIG, block="cross-attention"))
+    for refused in (lambda: write(model), lambda: load(model, {})):
+        with pytest.raises(ValueError, match="a DiT with cross-attention blocks has no such layout"):
+            refused()

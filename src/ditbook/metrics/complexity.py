@@ -54,7 +54,7 @@ def measure(config: DiTConfig) -> Complexity:
         macs = count_macs(model, x, index, index)
     return Complexity(
         macs=macs,
-        norms=(2 * config.depth + 1) * config.tokens * config.width,
+        norms=_norms(config),
         trainable=sum(p.numel() for p in model.parameters()),
         fixed=model.pos_embed.numel(),
     )
@@ -63,18 +63,35 @@ def measure(config: DiTConfig) -> Complexity:
 def formula(config: DiTConfig) -> Complexity:
     """The same counts without running anything.
 
-    Source: derived in chapter 16; it gives every row of Table 4 of Peebles & Xie 2023.
+    Source: derived in chapter 16; it gives every row of Table 4 of Peebles & Xie 2023, and the four blocks of its
+    figure 5.
     """
     T, D, L = config.tokens, config.width, config.depth
     patch, out = config.patch**2 * config.channels, config.patch**2 * config.out_channels
     conditioning = FREQUENCY_WIDTH * D + D * D
-    block = 12 * D * D * T + 2 * T * T * D + 6 * D * D
-    macs = T * patch * D + conditioning + L * block + 2 * D * D + T * D * out  # (16.14)
+    shared = config.block == "in-context"
+    within = T + 2 if shared else T  # tokens inside the blocks
+    extra, learned = {  # of a block: multiply–adds and parameters beyond attention and perceptron
+        "in-context": (0, 4 * D),
+        "cross-attention": (2 * D * D * T + 4 * D * D + 4 * T * D, 4 * D * D + 10 * D),
+        "adaLN": (4 * D * D, 4 * D * D + 4 * D),
+        "adaLN-Zero": (6 * D * D, 6 * D * D + 6 * D),
+    }[config.block]
+    block = 12 * D * D * within + 2 * within * within * D + extra
+    modulated = config.block.startswith("adaLN")
+    macs = T * patch * D + conditioning + L * block + (2 * D * D if modulated else 0) + T * D * out  # (16.14)
     trainable = (
         (patch + 1) * D + conditioning + 2 * D + (config.num_classes + 1) * D
-        + L * (18 * D * D + 15 * D) + 2 * D * D + 2 * D + out * (D + 1)
+        + L * (12 * D * D + 9 * D + learned) + (2 * D * D + 2 * D if modulated else 2 * D) + out * (D + 1)
     )  # fmt: skip  # (16.15)
-    return Complexity(macs, (2 * L + 1) * T * D, trainable, T * D)
+    return Complexity(macs, _norms(config), trainable, T * D)
+
+
+def _norms(config: DiTConfig) -> int:
+    """Numbers that the LayerNorms normalise: those of every block, and of the last layer."""
+    each = 3 if config.block == "cross-attention" else 2
+    within = config.tokens + 2 if config.block == "in-context" else config.tokens
+    return (each * config.depth * within + config.tokens) * config.width
 
 
 def encoder_layer(tokens: int, width: int) -> Complexity:

@@ -1,4 +1,4 @@
-"""The Diffusion Transformer with adaLN-Zero blocks.
+"""The Diffusion Transformer, with each of the paper's four ways to bring the condition in.
 
 Letters: `B` batch, `C` channels of the image, `T` tokens, `D` width, `p` side of a patch.
 Source: Peebles & Xie 2023, "Scalable Diffusion Models with Transformers", section 3.
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditbook.layers.attention import SelfAttention
+from ditbook.layers.attention import CrossAttention, SelfAttention
 from ditbook.layers.embeddings import LabelEmbedding, TimestepEmbedding, sincos_2d
 from ditbook.layers.mlp import MLP
 from ditbook.layers.modulation import modulate
@@ -36,8 +36,11 @@ class DiTConfig:
     num_classes: int = 1000
     label_dropout: float = 0.1  # share of labels replaced by the null class in training
     learn_sigma: bool = True  # a second head of C channels interpolates the variance
+    block: str = "adaLN-Zero"  # one of `BLOCKS`
 
     def __post_init__(self) -> None:
+        if self.block not in BLOCKS:
+            raise ValueError(f"no block {self.block!r}; there are {', '.join(BLOCKS)}")
         if self.size % self.patch:
             raise ValueError(f"size {self.size} is not divisible by patch {self.patch}")
         if self.width % 4 or self.width % self.heads:
@@ -54,6 +57,7 @@ class DiTConfig:
         return 2 * self.channels if self.learn_sigma else self.channels
 
 
+BLOCKS = ("in-context", "cross-attention", "adaLN", "adaLN-Zero")  # as the paper orders them
 # name: depth, width, heads; parameters of the /2 model with 1,000 classes (without the position table)
 SIZES = {
     "S": (12, 384, 6),  # 33 M
@@ -86,6 +90,54 @@ def layer_norm(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=EPS)
 
 
+class InContextBlock(nn.Module):
+    """An ordinary Transformer block: the condition comes as two more tokens, which attention reads like any other."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width, EPS) for _ in range(2))
+        self.attn = SelfAttention(width, heads)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Tokens with the condition among them (B, T + 2, D) → the same; `c` is not looked at."""
+        x = x + self.attn(self.norms[0](x))  # (16.16)
+        return x + self.mlp(self.norms[1](x))
+
+
+class CrossAttentionBlock(nn.Module):
+    """A Transformer block with a third sublayer that looks at the two vectors of the condition."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width, EPS) for _ in range(3))
+        self.attn = SelfAttention(width, heads)
+        self.cross = CrossAttention(width, heads)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Tokens (B, T, D), condition (B, 2, D) → (B, T, D)."""
+        x = x + self.attn(self.norms[0](x))
+        x = x + self.cross(self.norms[1](x), self.cross.remember(c))  # (16.17)
+        return x + self.mlp(self.norms[2](x))
+
+
+class AdaLNBlock(nn.Module):
+    """A Transformer block whose norms are set by the condition."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = SelfAttention(width, heads)
+        self.mlp = MLP(width)
+        self.modulation = nn.Linear(width, 4 * width)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Tokens (B, T, D), condition after SiLU (B, D) → (B, T, D)."""
+        shift_1, scale_1, shift_2, scale_2 = self.modulation(c).chunk(4, dim=-1)
+        x = x + self.attn(modulate(layer_norm(x), shift_1, scale_1))  # (16.18)
+        return x + self.mlp(modulate(layer_norm(x), shift_2, scale_2))
+
+
 class AdaLNZeroBlock(nn.Module):
     """A Transformer block whose norms and residual gates are set by the condition.
 
@@ -105,6 +157,19 @@ class AdaLNZeroBlock(nn.Module):
         return torch.addcmul(x, gate_2[:, None], self.mlp(modulate(layer_norm(x), shift_2, scale_2)))  # (16.9)
 
 
+class PlainFinalLayer(nn.Module):
+    """Norm and linear map, for the blocks whose tokens already know the condition."""
+
+    def __init__(self, width: int, values: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, EPS)
+        self.linear = nn.Linear(width, values)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, p·p·out_channels); `c` is not looked at."""
+        return self.linear(self.norm(x))
+
+
 class FinalLayer(nn.Module):
     """Modulated norm, then one linear map from each token to the pixels of its patch."""
 
@@ -117,6 +182,11 @@ class FinalLayer(nn.Module):
         """(B, T, D), (B, D) → (B, T, p·p·out_channels)."""
         shift, scale = self.modulation(c).chunk(2, dim=-1)
         return self.linear(modulate(layer_norm(x), shift, scale))  # (16.10)
+
+
+BLOCK_TYPES: dict[str, type[nn.Module]] = dict(
+    zip(BLOCKS, (InContextBlock, CrossAttentionBlock, AdaLNBlock, AdaLNZeroBlock), strict=True)
+)
 
 
 class DiT(nn.Module):
@@ -138,12 +208,17 @@ class DiT(nn.Module):
         self.register_buffer("pos_embed", sincos_2d(width, config.size // config.patch).float(), persistent=False)
         self.time_embed = TimestepEmbedding(width)
         self.label_embed = LabelEmbedding(config.num_classes, width, config.label_dropout)
-        self.blocks = nn.ModuleList(AdaLNZeroBlock(width, config.heads) for _ in range(config.depth))
-        self.final = FinalLayer(width, config.patch**2 * config.out_channels)
+        block = BLOCK_TYPES[config.block]
+        self.blocks = nn.ModuleList(block(width, config.heads) for _ in range(config.depth))
+        final = FinalLayer if config.block.startswith("adaLN") else PlainFinalLayer
+        self.final = final(width, config.patch**2 * config.out_channels)
         self.initialise()
 
     def initialise(self) -> None:
-        """Xavier for the linear maps, small normals for the embeddings, zeros where adaLN-Zero wants them."""
+        """Xavier for the linear maps, small normals for the embeddings, zeros where adaLN-Zero wants them.
+
+        Of the other blocks the paper gives no initial weights: there only the last map is zero.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -176,7 +251,12 @@ class DiT(nn.Module):
                 f"input of shape {tuple(x.shape)}; this DiT takes (batch, {', '.join(map(str, expected))})"
             )
         tokens = self.patch_embed(patchify(x, self.config.patch)) + self.pos_embed  # (B, T, D)
-        c = F.silu(self.time_embed(t) + self.label_embed(y))  # (B, D)
+        time, label = self.time_embed(t), self.label_embed(y)  # (B, D) each
+        adaptive = self.config.block.startswith("adaLN")
+        c = F.silu(time + label) if adaptive else torch.stack([time, label], dim=1)  # (B, D) or (B, 2, D)
+        if self.config.block == "in-context":
+            tokens = torch.cat([tokens, c], dim=1)
         for block in self.blocks:
             tokens = block(tokens, c)
-        return unpatchify(self.final(tokens, c), self.config.patch, self.config.out_channels)
+        tokens = self.final(tokens[:, : self.config.tokens], c)
+        return unpatchify(tokens, self.config.patch, self.config.out_channels)

@@ -31,12 +31,22 @@ def _official_name(ours: str) -> str:
     return ours
 
 
+def _checked(config: DiTConfig) -> None:
+    if config.block != "adaLN-Zero":
+        raise ValueError(f"a DiT with {config.block} blocks has no such layout: only adaLN-Zero was ever published")
+
+
 def _to_conv(weight: Tensor, config: DiTConfig) -> Tensor:
     return rearrange(weight, "d (p q c) -> d c p q", p=config.patch, q=config.patch)
 
 
 def to_official(model: DiT) -> dict[str, Tensor]:
-    """Write the official layout: patch embedding as a convolution, position table as (1, T, D)."""
+    """Write the official layout: patch embedding as a convolution, position table as (1, T, D).
+
+    Raises:
+        ValueError: the blocks are not adaLN-Zero.
+    """
+    _checked(model.config)
     state = {_official_name(key): value for key, value in model.state_dict().items()}
     state["x_embedder.proj.weight"] = _to_conv(state["x_embedder.proj.weight"], model.config)
     state["pos_embed"] = model.pos_embed[None]
@@ -86,7 +96,11 @@ def to_diffusers(model: DiT) -> dict[str, Tensor]:
 
     Two things in that library differ from the official model and are not in the file: the timestep frequencies are
     spaced by 1/127 instead of 1/128, and the second LayerNorm of a block has ε = 1e-5 instead of 1e-6.
+
+    Raises:
+        ValueError: the blocks are not adaLN-Zero.
     """
+    _checked(model.config)
     ours = model.state_dict()
     state: dict[str, Tensor] = {}
     for kind in ("weight", "bias"):
