@@ -12,6 +12,8 @@ from ditbook.data import captions, digits, shapes
 from ditbook.data.tokenizer import BOS, EOS, PAD
 from ditbook.diffusion import schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
+from ditbook.models import autoencoder
+from ditbook.models.dit import DiT, DiTConfig
 
 RECIPES = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in train_weights.FOLDER.glob("*.toml")}
 CAPTIONS = {"writes": "french", "label_smoothing": 0.0}
@@ -103,6 +105,56 @@ def test_the_prompts_of_a_class_name_its_colour_and_shape():
     tokens, end = train_weights.prompts(["a small grey arrow", "a large grey arrow"])
     mean = F.normalize(model.encode_text(tokens, end).mean(dim=0), dim=0)
     torch.testing.assert_close(vectors[shapes.PAIRS.index(("grey", "arrow"))], mean)
+
+
+@pytest.mark.equation(
+    "15.6", of="ditbook.models.autoencoder.sample_latent", against="the loss of chapter 10 on scaled draws"
+)
+def test_latents_are_drawn_anew_and_scaled():
+    recipe = {"layouts": 6, "latents_of": "autoencoder-shapes"}
+    task = train_weights.scenes_task(recipe)
+    coder = weights.load("autoencoder-shapes")
+    assert task.batch["mean"].shape == task.batch["std"].shape == (6, 4, 8, 8)
+    model = weights.load("dit-shapes-latent")
+    drawn = torch.Generator().manual_seed(3)
+    x = coder.config.scale * autoencoder.sample_latent(task.batch["mean"], task.batch["std"], drawn)
+    diffusion = GaussianDiffusion(schedules.linear())
+    expected = train_weights.noise_loss(model, diffusion, x, drawn, task.batch["label"])
+    torch.testing.assert_close(task.loss(model, task.batch, torch.Generator().manual_seed(3)), expected)
+
+
+@pytest.mark.equation(
+    "15.7", of="ditbook.models.autoencoder.Autoencoder.decode", against="a model that always predicts the same latent"
+)
+def test_pictures_painted_in_latents_are_decoded_at_their_own_size():
+    coder, diffusion = weights.load("autoencoder-shapes"), GaussianDiffusion(schedules.linear())
+    latent = torch.full((1, 4, 8, 8), 0.3)
+    always = Always(coder.config.scale * latent)
+    painted, y = train_weights.paint(always, diffusion, coder, "x_start", each=1)
+    assert y.tolist() == list(range(64))
+    with torch.no_grad():
+        torch.testing.assert_close(painted, coder.decode(latent).clamp(-1, 1).expand(64, -1, -1, -1))
+
+
+class Always(torch.nn.Module):
+    """A model that predicts the same clean latent whatever it sees."""
+
+    def __init__(self, x_start):
+        super().__init__()
+        self.x_start, self.config = x_start, weights.load("dit-shapes-latent").config
+
+    def forward(self, x, t, y):
+        return self.x_start.expand(len(x), -1, -1, -1)
+
+
+def test_what_a_recipe_predicts_is_what_is_learned():
+    model = DiT(DiTConfig(32, 3, 8, 32, 1, 4, num_classes=64, learn_sigma=False))
+    tasks = [train_weights.scenes_task({"layouts": 4, "predicts": predicts}) for predicts in ("eps", "x_start")]
+    found = [task.loss(model, task.batch, torch.Generator().manual_seed(0)).item() for task in tasks]
+    x, generator = train_weights.pixels(tasks[0].batch["image"]), torch.Generator().manual_seed(0)
+    torch.randint(1000, (4,), generator=generator)
+    eps = torch.randn(x.shape, generator=generator)
+    assert found == pytest.approx([eps.square().mean().item(), x.square().mean().item()])  # an untrained DiT answers 0
 
 
 def test_painted_pictures_are_read_and_compared_with_their_class():

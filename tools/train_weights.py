@@ -17,7 +17,7 @@ import ditbook
 from ditbook import data, weights
 from ditbook.data import captions, digits, shapes, tokenizer
 from ditbook.diffusion import losses, samplers, schedules
-from ditbook.diffusion.gaussian import GaussianDiffusion
+from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
 from ditbook.models import autoencoder, classifier, clip, decoding
 from ditbook.training import checkpoint, objectives
@@ -161,16 +161,17 @@ def autoencoder_task(recipe: dict[str, Any]) -> Task:
 def scenes_task(recipe: dict[str, Any]) -> Task:
     """Paint one thing of the colour and shape asked for: in the autoencoder's latents, or in pixels."""
     diffusion, coder = GaussianDiffusion(schedules.linear()), latent_coder(recipe)
+    predicts: Parameterization = recipe.get("predicts", "eps")
 
     def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         if coder is None:
             x = pixels(batch["image"])
         else:
             x = coder.config.scale * autoencoder.sample_latent(batch["mean"], batch["std"], generator)
-        return noise_loss(model, diffusion, x, generator, batch["label"])
+        return noise_loss(model, diffusion, x, generator, batch["label"], predicts)
 
     def measure(model: torch.nn.Module) -> dict[str, float]:
-        painted, y = paint(model, diffusion, coder)
+        painted, y = paint(model, diffusion, coder, predicts)
         return {"share of 640 pictures that show what was asked for": round(shown(painted, y), 4)}
 
     layouts = shapes.sample(recipe["layouts"], torch.Generator().manual_seed(0), things=1)
@@ -199,6 +200,7 @@ def paint(
     model: torch.nn.Module,
     diffusion: GaussianDiffusion,
     coder: autoencoder.Autoencoder | None,
+    predicts: Parameterization,
     each: int = 10,
     guidance_scale: float = 2.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -207,7 +209,8 @@ def paint(
     config = model.config
     x = torch.randn(len(y), config.channels, config.size, config.size, generator=torch.Generator().manual_seed(2))
     guided = ClassifierFreeGuidance(model, guidance_scale, null={"y": 64})
-    out = samplers.ddim(guided, x, diffusion.respace(50), clip=1.0 if coder is None else None, y=y)
+    clip = 1.0 if coder is None else None
+    out = samplers.ddim(guided, x, diffusion.respace(50), parameterization=predicts, clip=clip, y=y)
     if coder is not None:
         with torch.no_grad():
             out = torch.cat([coder.decode(part / coder.config.scale) for part in out.split(100)])
@@ -255,16 +258,22 @@ def digits_loss(family: str, diffusion: GaussianDiffusion):
 
 
 def noise_loss(
-    model, diffusion: GaussianDiffusion, x: torch.Tensor, generator: torch.Generator, y: torch.Tensor | None
+    model,
+    diffusion: GaussianDiffusion,
+    x: torch.Tensor,
+    generator: torch.Generator,
+    y: torch.Tensor | None,
+    predicts: Parameterization = "eps",
 ) -> torch.Tensor:
-    """The model's error about noise added to `x` at random timesteps."""
+    """The model's error about noise added to `x` at random timesteps, or about what else it predicts."""
     t = torch.randint(diffusion.num_steps, (len(x),), generator=generator)
     eps = torch.randn(x.shape, generator=generator)
     if y is None:
         return losses.simple_loss(model, diffusion, x, t, eps)
     y = model.label_embed.drop(y, generator)
-    objective = losses.hybrid_loss if model.config.learn_sigma else losses.simple_loss
-    return objective(model, diffusion, x, t, eps, y=y)
+    if model.config.learn_sigma:
+        return losses.hybrid_loss(model, diffusion, x, t, eps, y=y)
+    return losses.simple_loss(model, diffusion, x, t, eps, predicts, y=y)
 
 
 def held_out_loss(model, family: str, diffusion: GaussianDiffusion) -> float:

@@ -27,6 +27,15 @@ def test_shapes():
     assert AutoencoderConfig(widths=[32, 64]).widths == (32, 64)  # as a recipe gives them
 
 
+@pytest.mark.equation(
+    "15.1", of="ditbook.models.autoencoder.AutoencoderConfig.factor", against="numbers counted before and after"
+)
+def test_how_much_smaller_a_latent_is():
+    model, x = Autoencoder(CONFIG), torch.zeros(1, 3, 8, 12)
+    compression = x.numel() / model.encode(x)[0].numel()
+    assert compression == CONFIG.channels * CONFIG.factor**2 / CONFIG.latent_channels
+
+
 def test_the_variance_has_limits():
     model = Autoencoder(CONFIG)
     torch.nn.init.zeros_(model.moments.weight)
@@ -35,6 +44,7 @@ def test_the_variance_has_limits():
         assert model.encode(torch.zeros(1, 3, 8, 8))[1].log().max().item() == pytest.approx(limit / 2)
 
 
+@pytest.mark.equation("15.2", of="ditbook.models.autoencoder.sample_latent", against="mean and spread of many draws")
 def test_latents_have_the_mean_and_spread_asked_for():
     mean, std = torch.full((1, 1, 300, 300), 2.0), torch.full((1, 1, 300, 300), 0.5)
     z = autoencoder.sample_latent(mean, std, torch.Generator().manual_seed(0))
@@ -44,12 +54,14 @@ def test_latents_have_the_mean_and_spread_asked_for():
     assert torch.equal(z, again)
 
 
+@pytest.mark.equation("15.3", of="ditbook.models.autoencoder.kl", against="torch.distributions")
 def test_divergence_from_the_standard_normal():
     mean, std = moments()
     expected = kl_divergence(Normal(mean, std), Normal(0.0, 1.0)).flatten(1).sum(dim=1)
     torch.testing.assert_close(autoencoder.kl(mean, std), expected)
 
 
+@pytest.mark.equation("15.4", of="ditbook.models.autoencoder.loss", against="both terms by hand")
 def test_the_loss_adds_a_little_divergence():
     torch.manual_seed(0)
     model, x = Autoencoder(CONFIG), torch.rand(2, 3, 8, 8)
@@ -60,6 +72,11 @@ def test_the_loss_adds_a_little_divergence():
     torch.testing.assert_close(autoencoder.loss(model, x, draw(), kl_weight=0.01), expected)
 
 
+@pytest.mark.equation(
+    "15.5",
+    of="ditbook.models.autoencoder.latent_scale",
+    against="the spread of drawn latents, and Stable Diffusion's number",
+)
 def test_the_scale_makes_latents_of_unit_spread():
     mean, std = (value.repeat(400, 1, 1, 1) for value in moments())
     scale = autoencoder.latent_scale(mean, std)

@@ -294,3 +294,29 @@ def test_adaln_is_adaln_zero_with_open_gates():
 def test_an_unknown_block_is_refused():
     with pytest.raises(ValueError, match="no block 'film'; there are in-context, cross-attention, adaLN, adaLN-Zero"):
         dataclasses.replace(CONFIG, block="film")
+
+
+@pytest.mark.equation("15.8", of="ditbook.models.dit.DiTConfig.tokens", against="the formula, three cases")
+@pytest.mark.parametrize(("pixels", "factor", "patch", "tokens"), [(32, 4, 2, 16), (32, 1, 8, 16), (512, 8, 2, 1024)])
+def test_a_latent_of_a_smaller_side_has_fewer_tokens(pixels, factor, patch, tokens):
+    config = dataclasses.replace(CONFIG, size=pixels // factor, patch=patch)
+    assert config.tokens == (pixels / (factor * patch)) ** 2 == tokens
+
+
+@pytest.mark.equation(
+    "15.9", of="ditbook.models.dit.FinalLayer", against="the part of the noise outside the last map's range"
+)
+def test_a_narrow_token_cannot_name_all_noise_of_its_patch():
+    config = DiTConfig(size=8, channels=3, patch=4, width=16, depth=1, heads=2, num_classes=10, learn_sigma=False)
+    model, generator = randomised(DiT(config)).double(), torch.Generator().manual_seed(0)
+    eps = torch.randn(500, 3, 8, 8, generator=generator, dtype=torch.float64)
+    t, y = (torch.randint(top, (500,), generator=generator) for top in (1000, 10))
+    to_tokens = lambda x: x.view(-1, 3, 2, 4, 2, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 48)  # noqa: E731
+    with torch.no_grad():
+        told = to_tokens(model(eps, t, y)) - model.final.linear.bias
+        W = model.final.linear.weight
+        outside = torch.eye(48, dtype=torch.float64) - W @ torch.linalg.pinv(W)  # what W cannot reach
+        torch.testing.assert_close(told @ outside, torch.zeros_like(told))
+        lost = (to_tokens(eps) @ outside).square().sum(dim=1).mean() / 48
+    assert lost.item() == pytest.approx(1 - 16 / 48, rel=0.03)
+    assert torch.linalg.matrix_rank(outside).item() == 48 - 16
