@@ -178,6 +178,46 @@ def test_answers_are_folded_and_open(visit, page):
     assert closed
 
 
+QUESTIONS = r"""() => [...document.querySelectorAll("main details")].filter(fold =>
+    /^\s*Question \d+\./.test(fold.previousElementSibling?.textContent ?? "")).length"""
+
+
+@pytest.mark.parametrize("page", [*CHAPTERS, "book/part1"])
+def test_quiz_questions_can_be_clicked_and_explain(visit, page):
+    tab = visit(page)
+    tab.wait_for_selector("html[data-quizzes=ready]")
+    before = tab.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
+    quizzes = tab.locator("fieldset.quiz")
+    assert quizzes.count() == tab.evaluate(QUESTIONS) >= (3 if page in CHAPTERS else 1)
+    for index in range(quizzes.count()):
+        quiz = quizzes.nth(index)
+        fold = quiz.locator("xpath=following-sibling::details[1]")
+        buttons, verdict = quiz.locator("button"), quiz.locator("[aria-live=polite]")
+        assert not fold.locator("p").first.is_visible()
+        assert [button.strip()[:3] for button in buttons.all_inner_texts()] == ["(a)", "(b)", "(c)", "(d)"]
+        right = "abcd".index(fold.evaluate("f => f.textContent.replace('Answer', '').trim()")[1])
+        buttons.nth((right + 1) % 4).click()
+        assert "wrong" in verdict.inner_text()
+        assert fold.locator("p").first.is_visible()
+        buttons.nth(right).focus()
+        tab.keyboard.press("Enter")
+        assert "right" in verdict.inner_text()
+        assert buttons.nth(right).get_attribute("data-verdict") == "right"
+        assert quiz.locator("[data-verdict]").count() == 1
+    assert tab.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])") == before
+
+
+def test_without_script_the_folded_answers_remain(browser, site):
+    tab = browser.new_page(java_script_enabled=False)
+    tab.goto((site / f"{CHAPTERS[0]}.html").as_uri())
+    assert tab.locator("fieldset.quiz").count() == 0
+    assert tab.locator("p:has-text('Question 1.')").is_visible()
+    fold = tab.locator("p:has-text('Question 1.') + details")
+    fold.locator("summary").click()
+    assert fold.locator("p").first.is_visible()
+    tab.close()
+
+
 def test_the_theme_can_be_switched(visit):
     tab = visit(PAGES[0])
     seen = set()
