@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import axe_playwright_python
 import pytest
 import yaml
 from build_book import ROOT
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.site
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 WINDOW, PHONE = {"width": 1300, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -117,6 +119,24 @@ def luminance(colour):
     channels = [float(value) / 255 for value in colour[colour.index("(") + 1 : -1].split(",")[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+VIOLATIONS = """async () => {
+    const runOnly = {type: "tag", values: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]};
+    const found = await axe.run(document, {resultTypes: ["violations"], runOnly});
+    return found.violations.map(v => `${v.id}, ${v.nodes.length} times: ${v.nodes[0].html.slice(0, 200)}`);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", [*PAGES, "search"])
+def test_page_is_accessible(visit, page, scheme):
+    """No violation of WCAG 2.1, levels A and AA, that axe-core finds, with all answers open."""
+    tab = visit(page, scheme=scheme)
+    tab.wait_for_selector("html[data-quizzes=ready]")
+    tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+    tab.evaluate(AXE)
+    assert tab.evaluate(VIOLATIONS) == []
 
 
 CLIPPED = """() => [...document.querySelectorAll("main mjx-container[display=true]")].filter(equation => {
