@@ -1,8 +1,87 @@
+"""Stored measurements: complete, of the models they name, and printed by the chapters as they stand."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from ditbook import results
+from ditbook.metrics import complexity
+from ditbook.models.dit import BLOCKS, DiTConfig
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+SIZES = {"S": (32, 2, 2), "M": (64, 3, 4), "L": (96, 4, 4), "XL": (128, 6, 4)}
+SCALING = {f"{size}/{patch}" for size in SIZES for patch in (4, 2, 1)}
+
+
+def printed(name):
+    """Everything that a notebook prints, as stored."""
+    cells = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "\n".join("".join(output.get("text", "")) for output in outputs)
+
+
+def at(steps, key, sampling_steps=25):
+    """A measurement of all models of the scaling experiment, by name."""
+    rows = [r for r in results.load("scaling") if (r["steps"], r["sampling_steps"]) == (steps, sampling_steps)]
+    return {f"{r['size']}/{r['patch']}": r[key] for r in rows}
 
 
 def test_an_unknown_experiment_is_refused():
     with pytest.raises(ValueError, match="no experiment named 'cats'; there are"):
         results.load("cats")
+
+
+def test_names_are_the_experiments():
+    assert results.names() == ["ablation", "pixel-noise", "scaling"]
+
+
+@pytest.mark.parametrize("experiment", ["ablation", "scaling"])
+def test_rows_are_of_the_models_they_name(experiment):
+    for row in results.load(experiment):
+        width, depth, heads = SIZES[row["size"]]
+        config = DiTConfig(8, 1, row["patch"], width, depth, heads, 10, learn_sigma=False, block=row["block"])
+        counted = complexity.formula(config)
+        assert (row["macs"], row["parameters"]) == (counted.macs, counted.trainable)
+        assert {"seed", "steps", "sampling_steps", "distance", "loss", "seconds", "machine", "torch"} <= row.keys()
+
+
+def test_the_ablation_is_complete():
+    found = [(row["block"], row["seed"], row["steps"]) for row in results.load("ablation")]
+    assert sorted(found) == sorted((b, seed, steps) for b in BLOCKS for seed in range(3) for steps in (500, 1000, 2000))
+
+
+def test_the_scaling_experiment_is_complete():
+    for steps in (250, 500, 1000):
+        assert at(steps, "distance").keys() == SCALING
+    for sampling_steps in (5, 10, 50, 100):
+        assert at(1000, "distance", sampling_steps).keys() == {f"{size}/4" for size in SIZES}
+    assert at(4000, "distance").keys() == {f"{size}/{patch}" for size in ("S", "M", "L") for patch in (4, 2)}
+
+
+def test_chapter_16_prints_the_means_of_the_ablation():
+    text = printed("16_dit.ipynb")
+    for block in BLOCKS:
+        means = [
+            np.mean([r["distance"] for r in results.load("ablation") if (r["block"], r["steps"]) == (block, steps)])
+            for steps in (500, 1000, 2000)
+        ]
+        assert re.search(rf"^{block} +" + " +".join(f"{mean:.2f}" for mean in means), text, flags=re.M)
+
+
+def test_chapter_18_prints_what_was_measured():
+    text, rows = printed("18_scaling.ipynb"), at(1000, "distance")
+    for name, distance in rows.items():
+        assert re.search(rf"^{name} .* {distance:.2f} +{at(1000, 'loss')[name]:.3f}$", text, flags=re.M)
+    for x, words in (("macs", "multiply-adds"), ("parameters", "weights")):
+        for y, what in (("distance", "distance"), ("loss", "held-out error")):
+            a, b = (np.array([at(1000, key)[name] for name in rows]) for key in (x, y))
+            plain, log = np.corrcoef(a, b)[0, 1], np.corrcoef(np.log10(a), b)[0, 1]
+            assert re.search(rf"^{what} with {words} +plain {plain:.2f} +log of x {log:.2f}$", text, flags=re.M)
+    for size in ("S", "M", "L"):
+        finer = [at(steps, "loss")[f"{size}/2"] < at(steps, "loss")[f"{size}/4"] for steps in (1000, 4000)]
+        assert (
+            f"size {size}: error lower with patch 2 than with 4, 1,000 and 4,000 steps: {finer[0]} {finer[1]}" in text
+        )
