@@ -12,6 +12,7 @@ unexport PYTHONPATH
 book: $(ENVIRONMENT)
 	$(BIN)/python tools/verification.py
 	$(BIN)/python tools/build_book.py
+	$(BIN)/python tools/print_book.py
 
 test: $(ENVIRONMENT) browser
 	$(BIN)/python -m pytest --nbval

@@ -1,9 +1,9 @@
 """The built site and a browser to read it with."""
 
 import os
-import shutil
 
 import build_book
+import print_book
 import pytest
 
 
@@ -18,7 +18,7 @@ def site():
 @pytest.fixture(scope="session")
 def browser():
     """Chromium. Without it, a failure in CI and a skip elsewhere."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = print_book.chromium()
     if path is None:
         reason = "the browser tests need Chromium: install the packages `chromium` and `fonts-dejavu-core`"
         if os.environ.get("CI") == "true":
@@ -30,3 +30,11 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def pdf(site, browser):
+    """The book as one PDF; it is printed if it is missing or older than the pages."""
+    if not print_book.PDF.exists() or print_book.PDF.stat().st_mtime < build_book.INDEX.stat().st_mtime:
+        print_book.print_book(browser)
+    return print_book.PDF
