@@ -1,4 +1,4 @@
-"""Draw the architecture figures and the maps of the parts: book/static/figures/*.svg.
+"""Draw the architecture figures, the maps of the parts, and the book's sign: book/static/**/*.svg.
 
 Colours mean the same in all of them: blue what flows, orange what is learned, green what a model is told, grey what
 is fixed.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "book/static/figures"
+FOLDER = Path(__file__).parents[1] / "book/static"
 KINDS = {  # fill, stroke
     "data": ("#dcebf8", "#0072b2"),
     "learned": ("#fdebcb", "#b87400"),
@@ -393,9 +393,31 @@ DIAGRAMS: dict[str, Callable[[], Diagram]] = {
     "dit-blocks": dit_blocks,
 }  # fmt: skip
 
-if __name__ == "__main__":
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, draw in DIAGRAMS.items():
-        (FOLDER / f"{name}.svg").write_text(draw().svg(), encoding="utf-8")
+PATCHES = ((6, 6, 0.35), (17, 6, 0.6), (6, 17, 0.8), (17, 17, 1.0))  # left, top, opacity: from noise to picture
+
+
+def sign(words: str = "") -> str:
+    """Four patches that clear up; with words beside them the logo, without the icon."""
+    squares = "".join(f'<rect x="{x}" y="{y}" width="9" height="9" opacity="{o:g}"/>' for x, y, o in PATCHES)
+    beside = (
+        f'<text x="42" y="24" font-family="DejaVu Sans, Verdana, sans-serif" font-size="22" font-weight="bold" '
+        f'fill="#3b8fc4">{words}</text>'
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {148 if words else 32} 32" role="img" '
+        f'aria-label="ditbook"><rect width="32" height="32" rx="6" fill="{KINDS["data"][1]}"/>'
+        f'<g fill="#fff">{squares}</g>{beside if words else ""}</svg>\n'
+    )
+
+
+def drawings() -> dict[str, str]:
+    """Text of every file, by its path below book/static."""
+    files = {f"figures/{name}.svg": draw().svg() for name, draw in DIAGRAMS.items()}
     for part, (boxes, arrows) in enumerate(MAPS, 1):
-        (FOLDER / f"map{part}.svg").write_text(chapter_map(part, boxes, arrows).svg(), encoding="utf-8")
+        files[f"figures/map{part}.svg"] = chapter_map(part, boxes, arrows).svg()
+    return {**files, "logo.svg": sign("ditbook"), "favicon.svg": sign()}
+
+
+if __name__ == "__main__":
+    for name, text in drawings().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
