@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from build_book import ROOT
 
 
@@ -17,3 +18,11 @@ def test_the_plan_links_every_chapter_that_exists():
     plan = (ROOT / "book/teaching.md").read_text(encoding="utf-8")
     missing = [path.name for path in (ROOT / "notebooks").glob("*.ipynb") if f"../notebooks/{path.name}" not in plan]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", ["part1", "part2", "part3", "part4", "architectures", "teaching"])
+def test_prose_pages_link_the_glossary(page):
+    """That each link leads to a term is seen to by the build, which knows no warnings."""
+    links = re.findall(r"\{term\}`([^`]+)`", (ROOT / f"book/{page}.md").read_text(encoding="utf-8"))
+    assert len(links) >= 5
+    assert len(set(links)) == len(links), "a term is linked where it first stands, and not again"

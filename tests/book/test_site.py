@@ -245,6 +245,40 @@ def test_without_script_the_folded_answers_remain(browser, site):
     tab.close()
 
 
+@pytest.mark.parametrize(("page", "name"), [("notebooks/10_ddpm", "ch10-noise"), ("notebooks/16_dit", "ch16-guidance")])
+def test_the_slider_moves_and_says_where_it_is(visit, page, name):
+    tab = visit(page)
+    box = tab.locator(f"#{name}")
+    labels = json.loads(box.get_attribute("data-labels"))
+    dial, shown = box.locator("input"), box.locator("span")
+    place = lambda: float(box.locator("[role=img]").evaluate("e => parseFloat(e.style.backgroundPositionX)"))  # noqa: E731
+    assert (shown.inner_text(), place()) == (labels[0], 0)
+    dial.focus()
+    for key, index in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", len(labels) - 1)):
+        tab.keyboard.press(key)
+        assert shown.inner_text() == dial.get_attribute("aria-valuetext") == labels[index]
+        assert place() == pytest.approx(100 * index / (len(labels) - 1), abs=0.1)
+
+
+def test_the_keyboard_walks_through_a_page_as_one_reads_it(visit):
+    """The first stop skips the menus; then each question, its choices in order, and its answer."""
+    tab = visit(CHAPTERS[0])
+    tab.wait_for_selector("html[data-quizzes=ready]")
+    assert tab.locator("[tabindex]:not([tabindex='0'], [tabindex='-1'])").count() == 0, "stops out of order"
+    focused = lambda: tab.evaluate("document.activeElement.innerText.trim()")  # noqa: E731
+    tab.keyboard.press("Tab")
+    assert focused() == "Skip to main content"
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.querySelector('main').contains(document.activeElement)")
+    tab.locator("fieldset.quiz button").first.focus()
+    seen = []
+    for _ in range(5):
+        seen.append(focused()[:3])
+        tab.keyboard.press("Tab")
+    assert seen == ["(a)", "(b)", "(c)", "(d)", "Ans"]
+
+
 def test_the_theme_can_be_switched(visit):
     tab = visit(PAGES[0])
     seen = set()
