@@ -11,6 +11,7 @@ import posixpath
 import re
 import shutil
 import sys
+from html import escape
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,6 +27,12 @@ DOWNLOAD = re.compile(r'<p id="pdf">.*?</p>', re.DOTALL)  # the paragraph of the
 HEADINGS = ["h1", "h2", "h3", "h4", "h5"]
 NOT_PRINTED = ".headerlink, .viewcode-link, .viewcode-back, .colab, #pdf, script, button"
 REFERENCES = ("for", "aria-labelledby", "aria-describedby")
+
+
+SHRINK = """() => document.querySelectorAll("div.math > mjx-container").forEach(formula => {
+    const ratio = formula.parentElement.clientWidth / formula.scrollWidth;
+    if (ratio < 1) formula.style.fontSize = `${100 * ratio}%`;
+})"""  # paper does not scroll, and Chromium would shrink every page until the widest fits
 
 
 def chromium() -> str | None:
@@ -93,6 +100,8 @@ def printable(built: BeautifulSoup, page: str, pages: list[str], lower: int) -> 
         heading.name = f"h{int(heading.name[1]) + lower}"
     for fold in article.find_all("details"):
         fold["open"] = ""
+    for text in [text for code in article.select("table code") for text in code.find_all(string=re.compile("_"))]:
+        text.replace_with(parse(escape(text).replace("_", "_<wbr>")))  # a long name may break there
     for box in article.select("[data-labels]"):
         box.replace_with(frames(box))
     for tag in article.find_all(id=True):
@@ -128,10 +137,12 @@ def draw(browser: Browser, joined: BeautifulSoup, path: Path) -> None:
     """Print the joined page once its formulas are drawn."""
     page = SITE / "book" / ".joined.html"  # as deep as the pages, so that their relative addresses hold
     page.write_text(str(joined), encoding="utf-8")
-    tab = browser.new_page()
+    tab = browser.new_page(viewport={"width": 657, "height": 980})  # what print.css leaves of A4, at 96 dpi
     try:
+        tab.emulate_media(media="print")
         tab.goto(page.as_uri())
         tab.evaluate("async () => { await MathJax.startup.promise; await document.fonts.ready; }")
+        tab.evaluate(SHRINK)
         tab.pdf(path=path, prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
     finally:
         tab.close()
