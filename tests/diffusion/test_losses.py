@@ -194,3 +194,43 @@ def test_the_bound_lies_above_the_likelihood_and_touches_it():
     for worse_slope, worse_variance in ((0.9 * slope, variance), (slope, 1.3 * variance), (slope, 0.8 * variance)):
         gap = chain_bound(diffusion, worse_slope, worse_variance, noisy[-1], x) - nll(worse_slope, worse_variance)
         assert (gap > 0.003).all()
+
+
+@pytest.mark.equation(
+    "16.19", of="ditbook.diffusion.losses.variational_bound", against="torch.distributions, term by term"
+)
+def test_the_whole_bound():
+    diffusion = GaussianDiffusion(torch.linspace(0.1, 0.5, 5, dtype=torch.float64))
+    x = (normal(0, 3, 1, 2, 2).clamp(-1, 1) * 127.5).round() / 127.5
+    y = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64).view(-1, 1, 1, 1)
+
+    def model(x, t, y):
+        return torch.cat([0.4 * x + y, torch.tanh(x) + 0.1 * t.view(-1, 1, 1, 1)], dim=1)
+
+    noise = torch.Generator().manual_seed(7)
+    found = losses.variational_bound(model, diffusion, x, torch.Generator().manual_seed(7), y=y)
+    for step in range(5):
+        t = torch.full((3,), step)
+        x_t = diffusion.add_noise(x, t, torch.randn(x.shape, generator=noise))
+        eps, v = model(x_t, t, y).chunk(2, dim=1)
+        guess = (x_t - (1 - diffusion.alpha_bar[step]).sqrt() * eps) / diffusion.alpha_bar[step].sqrt()
+        (mean, variance), (truth, _) = diffusion.posterior(guess, x_t, t), diffusion.posterior(x, x_t, t)
+        if step == 0:
+            variance = diffusion.posterior_variance[1]  # the first is zero
+        beta = diffusion.betas[step]
+        variances = {"posterior": variance, "beta": beta, "learned": beta ** ((1 + v) / 2) * variance ** ((1 - v) / 2)}
+        for name, chosen in variances.items():
+            reverse = torch.distributions.Normal(mean, torch.as_tensor(chosen).expand_as(x).sqrt())
+            if step == 0:
+                inside = reverse.cdf(torch.where(x > 0.999, math.inf, x + 1 / 255)) - reverse.cdf(
+                    torch.where(x < -0.999, -math.inf, x - 1 / 255)
+                )
+                term = -inside.clamp(min=1e-12).log2().mean()
+            else:
+                forward = torch.distributions.Normal(truth, torch.as_tensor(variance).expand_as(x).sqrt())
+                term = torch.distributions.kl_divergence(forward, reverse).mean() / math.log(2)
+            assert found[name][step].item() == pytest.approx(term.item(), rel=1e-6)
+    last = torch.distributions.Normal(diffusion.alpha_bar[-1].sqrt() * x, (1 - diffusion.alpha_bar[-1]).sqrt())
+    prior = torch.distributions.kl_divergence(last, torch.distributions.Normal(0.0, 1.0)).mean() / math.log(2)
+    assert {len(terms) for terms in found.values()} == {6}
+    assert all(terms[-1].item() == pytest.approx(prior.item(), rel=1e-6) for terms in found.values())

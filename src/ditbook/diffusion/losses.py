@@ -98,6 +98,44 @@ def bound_terms(
     return torch.where(t == 0, nll, kl) / math.log(2)
 
 
+@torch.no_grad()
+def variational_bound(
+    model: Model,
+    diffusion: GaussianDiffusion,
+    x_start: Tensor,
+    generator: torch.Generator | None = None,
+    **condition: Tensor,
+) -> dict[str, Tensor]:
+    """The whole bound on −log p(x₀), term by term, with one call of the model for each step.
+
+    Args:
+        model: `model(x, t, **condition)` → (B, 2·C, …): noise, then variance logits.
+        x_start: clean images, (B, C, …).
+        generator: draws one noise for each image and step.
+
+    Returns:
+        For each choice of the variance, "learned" (the model's own), "posterior" and "beta" (the two that are fixed
+        beforehand), the terms of the steps 0 … T−1 and, last, that of the prior: (T + 1,), in bits per dimension,
+        means over the batch. Their sum bounds the bits that a lossless code needs for each dimension of an image.
+
+    Source: Ho et al. 2020, equation 5; Nichol & Dhariwal 2021, section 2.1.
+    """
+    terms: dict[str, list[Tensor]] = {"learned": [], "posterior": [], "beta": []}
+    fixed = {"posterior": diffusion.posterior_log_variance, "beta": diffusion.betas.log()}
+    for step in range(diffusion.num_steps):
+        t = torch.full((len(x_start),), step, device=x_start.device)
+        eps = torch.randn(x_start.shape, generator=generator, device=x_start.device)
+        x_t = diffusion.add_noise(x_start, t, eps)
+        predicted, learned = split_variance(diffusion, model(x_t, diffusion.model_time(t), **condition), x_t, t)
+        chosen = {"learned": learned} | {name: diffusion.at(table, t, x_t) for name, table in fixed.items()}
+        for name, log_var in chosen.items():
+            terms[name].append(bound_terms(diffusion, predicted, log_var, x_start, x_t, t).mean())
+    kept = diffusion.alpha_bar[-1].to(x_start)
+    spread = (1 - kept).log().expand_as(x_start)
+    prior = gaussian_kl(kept.sqrt() * x_start, spread, torch.zeros_like(x_start), torch.zeros_like(x_start))
+    return {name: torch.stack([*values, prior.mean() / math.log(2)]) for name, values in terms.items()}  # (16.19)
+
+
 def hybrid_loss(
     model: Model, diffusion: GaussianDiffusion, x_start: Tensor, t: Tensor, eps: Tensor, **condition: Tensor
 ) -> Tensor:
