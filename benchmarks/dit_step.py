@@ -1,10 +1,13 @@
 """Time one training step of DiT-S/4 here and in diffusers, in turn on the same batch: make benchmark
 
 Batch 16 of 4×32×32, forward and backward and AdamW; float32 and bfloat16 autocast, plain and compiled. Each time is
-the median of rounds, beside its ratio to diffusers in the same mode and, as a share, the rate of its matrix
-products against that of one large product in the same type. Nothing is asserted: the numbers belong to the machine.
+the median of rounds, beside its ratios to diffusers and, as a share, the rate of its matrix products against that of
+one large product in the same type. The products of our step are also timed alone, on the same operands: their ratios
+are the floor below which no model that calls the same matrix library can come. Nothing is asserted: the numbers belong
+to the machine.
 """
 
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -12,11 +15,12 @@ from functools import partial
 
 import torch
 from diffusers import DiTTransformer2DModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ditbook.metrics import complexity
 from ditbook.models.dit import DiT, named
 
-BATCH, ROUNDS, SIDE = 16, 7, 2048
+BATCH, ROUNDS, SIDE = 16, 15, 2048
 CONFIG = named("DiT-S/4")
 FLOPS = 6 * complexity.formula(CONFIG).macs * BATCH  # two a multiply-add; the backward pass costs twice the forward
 
@@ -53,25 +57,54 @@ def training_step(model: torch.nn.Module, dtype: torch.dtype, forward: Callable,
     return step
 
 
+class Products(TorchDispatchMode):
+    """Keeps every matrix product of what runs under it, to be run again alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.calls.append(partial(func, *(arg.detach() for arg in args), **(kwargs or {})))
+        return func(*args, **(kwargs or {}))
+
+    def again(self) -> None:
+        for call in self.calls:
+            call()
+
+
 def main() -> None:
     torch.manual_seed(0)
+    random.seed(0)
     batch = torch.randn(BATCH, 4, 32, 32), torch.randint(1000, (BATCH,)), torch.randint(1000, (BATCH,))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; median of {ROUNDS} rounds")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; medians of {ROUNDS} rounds")
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.randn(SIDE, SIDE, dtype=dtype)
-        for compiled in (False, True):
-            nets = [DiT(CONFIG), theirs()]
-            run = [torch.compile(net) if compiled else net for net in nets]
-            calls = [lambda x, t, y, f=run[0]: f(x, t, y), lambda x, t, y, f=run[1]: f(x, t, class_labels=y).sample]
-            steps = [training_step(net, dtype, call, batch) for net, call in zip(nets, calls, strict=True)]
-            for warm in (*steps, *steps):
-                warm()
-            rounds = [[seconds(step) for step in steps] + [seconds(partial(torch.mm, a, a))] for _ in range(ROUNDS)]
-            ours, other, product = (statistics.median(column) for column in zip(*rounds, strict=True))
-            rate = FLOPS / (2 * SIDE**3 / product)
-            mode = f"{str(dtype).removeprefix('torch.'):9s}{'compiled' if compiled else 'plain':9s}"
-            print(f"{mode} ours {ours:.3f} s ({rate / ours:.2f} of the product's rate), diffusers {other:.3f} s, "
-                  f"ratio {ours / other:.2f}", flush=True)  # fmt: skip
+        timed = {}
+        for mode, wrap in (("plain", lambda net: net), ("compiled", torch.compile)):
+            ours, other = DiT(CONFIG), theirs()
+            call, their_call = wrap(ours), wrap(other)
+            timed[f"ours, {mode}"] = training_step(ours, dtype, call, batch)
+            timed[f"diffusers, {mode}"] = training_step(
+                other, dtype, lambda x, t, y, call=their_call: call(x, t, class_labels=y).sample, batch
+            )
+        for step in (*timed.values(), *timed.values()):
+            step()
+        with Products() as products:
+            timed["ours, plain"]()
+        timed["matrix products alone"] = products.again
+        timed["one large product"] = partial(torch.mm, a, a)
+        rounds = {name: [] for name in timed}
+        for _ in range(ROUNDS):
+            for name in random.sample(list(timed), len(timed)):  # no one always runs after the same other
+                rounds[name].append(seconds(timed[name]))
+        taken = {name: statistics.median(times) for name, times in rounds.items()}
+        rate = 2 * SIDE**3 / taken.pop("one large product")
+        print(f"\n{str(dtype).removeprefix('torch.'):22s} seconds  of a product's rate   to diffusers plain, compiled")
+        for name, median in taken.items():
+            plain, compiled = (median / taken[f"diffusers, {mode}"] for mode in ("plain", "compiled"))
+            print(f"{name:22s} {median:7.3f} {FLOPS / median / rate:20.2f} {plain:22.2f} {compiled:9.2f}", flush=True)
 
 
 if __name__ == "__main__":
