@@ -8,14 +8,10 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
+from ditbook import plotting
+
 FOLDER = Path(__file__).parents[1] / "book/static"
-KINDS = {  # fill, stroke
-    "data": ("#dcebf8", "#0072b2"),
-    "learned": ("#fdebcb", "#b87400"),
-    "told": ("#d5f0e6", "#00735a"),
-    "fixed": ("#ededed", "#6b6b6b"),
-    "planned": ("#ffffff", "#6b6b6b"),
-}
+KINDS = {**plotting.KINDS, "planned": ("#ffffff", "#6b6b6b")}  # fill, edge
 HEAD = (
     '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
     '<path d="M0 0 10 5 0 10z" fill="#333"/></marker>'

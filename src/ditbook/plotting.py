@@ -21,9 +21,11 @@ import matplotlib.style
 import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 if TYPE_CHECKING:
     from IPython.display import HTML
+    from matplotlib.axes import Axes
 
 # Okabe and Ito, "Color Universal Design", 2008: eight colours that readers with any colour vision can tell apart.
 COLORS = {
@@ -35,6 +37,13 @@ COLORS = {
     "sky": "#56B4E9",
     "black": "#000000",
     "yellow": "#F0E442",
+}
+# Fill and edge of a box in a drawing: what flows, what is learned, what a model is told, what is fixed.
+KINDS = {
+    "data": ("#dcebf8", "#0072b2"),
+    "learned": ("#fdebcb", "#b87400"),
+    "told": ("#d5f0e6", "#00735a"),
+    "fixed": ("#ededed", "#6b6b6b"),
 }
 DPI = 144  # stored dots per inch; a page shows 72, so half of them
 PAGE = 680  # pixels: the width of a column of text in the built book
@@ -85,7 +94,9 @@ def show(fig: Figure, alt: str) -> None:
 
     alt = _checked_alt(alt)
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    fig.savefig(
+        buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}, pil_kwargs={"optimize": True}
+    )
     plt.close(fig)
     png = buffer.getvalue()
     width = int.from_bytes(png[16:20], "big")  # where a PNG states its width
@@ -145,6 +156,33 @@ def grid(
             middle = (bottom + height * scale / 2) / page[1]
             fig.text(side / page[0], middle, rows[row], fontsize=TEXT, ha="right", va="center")
     return fig
+
+
+def box(
+    ax: Axes, x: float, y: float, text: str, kind: str = "learned", width: float = 1.6, height: float = 0.6
+) -> None:
+    """Draw a box with its centre at (x, y) and a text inside, in units of the axes.
+
+    Args:
+        kind: one of `KINDS`.
+
+    Raises:
+        ValueError: no such kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no kind of box {kind!r}; there are {', '.join(KINDS)}")
+    fill, edge = KINDS[kind]
+    corner = (x - width / 2, y - height / 2)
+    ax.add_patch(FancyBboxPatch(corner, width, height, "round,pad=0,rounding_size=0.1", fc=fill, ec=edge, lw=1.4))
+    ax.text(x, y, text, ha="center", va="center", fontsize=10.5, linespacing=1.15)
+
+
+def arrow(ax: Axes, *points: tuple[float, float]) -> None:
+    """Draw a line through the points, with a head at the last one."""
+    look: dict[str, Any] = {"color": "#333333", "lw": 1.4}
+    *way, end = points
+    ax.plot(*zip(*way, strict=True), **look)
+    ax.annotate("", end, way[-1], arrowprops={"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **look})
 
 
 def _text_width(texts: Sequence[str]) -> int:
