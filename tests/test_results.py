@@ -35,10 +35,10 @@ def test_an_unknown_experiment_is_refused():
 
 
 def test_names_are_the_experiments():
-    assert results.names() == ["ablation", "pixel-noise", "scaling"]
+    assert results.names() == ["ablation", "pixel-noise", "random-start", "scaling"]
 
 
-@pytest.mark.parametrize("experiment", ["ablation", "scaling"])
+@pytest.mark.parametrize("experiment", ["ablation", "random-start", "scaling"])
 def test_rows_are_of_the_models_they_name(experiment):
     for row in results.load(experiment):
         width, depth, heads = SIZES[row["size"]]
@@ -51,6 +51,11 @@ def test_rows_are_of_the_models_they_name(experiment):
 def test_the_ablation_is_complete():
     found = [(row["block"], row["seed"], row["steps"]) for row in results.load("ablation")]
     assert sorted(found) == sorted((b, seed, steps) for b in BLOCKS for seed in range(3) for steps in (500, 1000, 2000))
+
+
+def test_the_random_start_is_that_of_adaln_zero_and_complete():
+    found = [(row["block"], row["seed"], row["steps"]) for row in results.load("random-start")]
+    assert sorted(found) == [("adaLN-Zero", seed, steps) for seed in range(3) for steps in (500, 1000, 2000)]
 
 
 def test_the_scaling_experiment_is_complete():

@@ -1,4 +1,4 @@
-"""Measure what chapters 15, 16 and 18 report: python tools/experiments.py [ablation] [pixel-noise] [scaling]
+"""Measure what chapters 15, 16 and 18 report: python tools/experiments.py [ablation] [random-start] [pixel-noise] [scaling]
 
 Each measurement is added to src/ditbook/results/NAME.json as soon as it is taken, and what is there already is not
 taken again. A training that was stopped goes on from its checkpoint in runs/experiments. A GPU is used if there is one.
@@ -56,8 +56,9 @@ class Run:
 
 def runs(experiment: str) -> list[Run]:
     """What an experiment consists of."""
-    if experiment == "ablation":
-        return [Run(experiment, "M", 2, block, seed, (500, 1000, 2000)) for seed in range(3) for block in BLOCKS]
+    if experiment in ("ablation", "random-start"):
+        blocks = BLOCKS if experiment == "ablation" else BLOCKS[-1:]
+        return [Run(experiment, "M", 2, block, seed, (500, 1000, 2000)) for seed in range(3) for block in blocks]
     short, long = (250, 500, 1000), (250, 500, 1000, 4000)
     return [
         Run(
@@ -101,7 +102,11 @@ def measure(run: Run) -> None:
     counted = complexity.formula(run.config)
     path = RUNS / f"{run.experiment}-{run.size}-{run.patch}-{run.block}-{run.seed}.safetensors"
     torch.manual_seed(run.seed)
-    model = DiT(run.config).to(DEVICE)
+    model = DiT(run.config)
+    if run.experiment == "random-start":  # adaLN-Zero without its zeros
+        for block in model.blocks:
+            torch.nn.init.xavier_uniform_(block.modulation.weight)
+    model.to(DEVICE)
     for steps in run.steps:
         wanted = run.sampling_steps if steps == 1000 else run.sampling_steps[:1]
         key = {"size": run.size, "patch": run.patch, "block": run.block, "seed": run.seed, "steps": steps}
@@ -160,7 +165,7 @@ def store(experiment: str, row: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["ablation", "pixel-noise", "scaling"]
+    names = ["ablation", "random-start", "pixel-noise", "scaling"]
     parser.add_argument("experiments", nargs="*", default=names, choices=names)
     RUNS.mkdir(parents=True, exist_ok=True)
     for experiment in parser.parse_args().experiments:

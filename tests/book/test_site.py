@@ -77,6 +77,12 @@ def test_page_is_complete_by_itself(visit, page):
     assert broken == [], "images that do not load"
 
 
+CUT_OFF = """() => [...document.querySelectorAll("main mjx-container[display=true]")].filter(equation => {
+    const box = equation.closest("div.math") ?? equation.parentElement;
+    return box.scrollWidth > box.clientWidth + 1;
+}).map(equation => equation.textContent.slice(0, 80))"""
+
+
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_mathematics_is_drawn(visit, page):
     tab = visit(page)
@@ -85,6 +91,8 @@ def test_mathematics_is_drawn(visit, page):
     assert tab.locator("mjx-container").count() > tags
     assert tab.locator("mjx-mlabeledtr").count() == tags, "numbered equations"
     assert tab.locator("mjx-merror, .MathJax_Error, [data-mjx-error]").count() == 0
+    tab.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+    assert tab.evaluate(CUT_OFF) == [], "equations wider than the page of a desktop: break their lines"
     text = tab.evaluate("""() => {
         const copy = document.querySelector("main").cloneNode(true);
         copy.querySelectorAll("pre, code, mjx-container, script").forEach(e => e.remove());
