@@ -7,7 +7,7 @@ export TQDM_DISABLE := 1
 # Documents and tests use what is installed here, nothing of the caller's.
 unexport PYTHONPATH
 
-.PHONY: book test browser serve execute lint weights benchmark requirements publish-address
+.PHONY: book test colab browser serve execute lint weights benchmark requirements publish-address
 
 book: $(ENVIRONMENT)
 	$(BIN)/python tools/verification.py
@@ -16,6 +16,14 @@ book: $(ENVIRONMENT)
 
 test: $(ENVIRONMENT) browser
 	$(BIN)/python -m pytest --nbval
+
+# The chapters beside the versions that Colab has, installed as Colab installs the package: strict, as in `make test`.
+colab:
+	$(PYTHON) -m venv .venv-colab
+	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-colab.txt
+	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	rm -rf build
+	.venv-colab/bin/python -m pytest --nbval -o addopts="--nbval-current-env --nbval-cell-timeout=600" notebooks
 
 # A stamp newer than requirements.txt and pyproject.toml says that nothing has to be installed again.
 $(ENVIRONMENT): requirements.txt pyproject.toml

@@ -100,7 +100,8 @@ def show(fig: Figure, alt: str) -> None:
     plt.close(fig)
     png = buffer.getvalue()
     width = int.from_bytes(png[16:20], "big")  # where a PNG states its width
-    display(Image(data=png, format="png", alt=alt, width=width // 2))
+    image = Image(data=png, format="png", width=width // 2)
+    display(image, metadata={"image/png": {"alt": alt}})  # Colab's IPython 7 has no Image(alt=…)
 
 
 def grid(
