@@ -23,7 +23,7 @@ colab:
 	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-colab.txt
 	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
 	rm -rf build
-	.venv-colab/bin/python -m pytest --nbval -o addopts="--nbval-current-env --nbval-cell-timeout=600" notebooks
+	.venv-colab/bin/python -m pytest --nbval -o addopts="--nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval.cfg" notebooks
 
 # A stamp newer than requirements.txt and pyproject.toml says that nothing has to be installed again.
 $(ENVIRONMENT): requirements.txt pyproject.toml
