@@ -3,10 +3,11 @@
 The paper's "Gflops" are 10⁹ multiply–adds of one forward pass at batch 1, without guidance and without decoder.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ditbook.layers.embeddings import FREQUENCY_WIDTH
@@ -37,7 +38,7 @@ class Complexity:
         return self.trainable + self.fixed
 
 
-def count_macs(model: nn.Module, *inputs: Tensor, **kwargs: Tensor) -> int:
+def count_macs(model: Callable[..., object], *inputs: Tensor, **kwargs: Tensor) -> int:
     """Multiply–adds of all matrix products in one call of `model`, by PyTorch's own counter."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
