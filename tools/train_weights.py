@@ -15,13 +15,17 @@ from sklearn.svm import SVC
 
 import ditbook
 from ditbook import data, weights
+from ditbook import generation as decoding
 from ditbook.data import captions, digits, shapes, tokenizer
 from ditbook.diffusion import losses, samplers, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
-from ditbook.models import autoencoder, classifier, clip, decoding
-from ditbook.training import checkpoint, objectives
+from ditbook.judges import scene_reader as classifier
+from ditbook.metrics import retrieval, text
+from ditbook.models import autoencoder, clip
+from ditbook.objectives import contrastive, tokens
 from ditbook.training.loop import Batch, Loss, TrainConfig, train
+from ditbook.weights import checkpoint
 
 FOLDER = Path(weights.__file__).parent
 
@@ -51,14 +55,14 @@ def captions_task(recipe: dict[str, Any]) -> Task:
 
     def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         target = batch["target"]
-        return objectives.next_token_loss(model(batch["source"], target[:, :-1]), target[:, 1:], smoothing)
+        return tokens.next_token_loss(model(batch["source"], target[:, :-1]), target[:, 1:], smoothing)
 
     def measure(model: torch.nn.Module) -> dict[str, float]:
         batch = sentences(language, "validation", 2000, seed=1)
         written = decoding.greedy(
             model.step, model.start(batch["source"]), bos=tokenizer.BOS, eos=tokenizer.EOS, max_length=50
         )
-        right = objectives.exact_match(written, batch["target"][:, 1:], tokenizer.EOS)
+        right = text.exact_match(written, batch["target"][:, 1:], tokenizer.EOS)
         return {"exact match on 2,000 held-out scenes": round(right.double().mean().item(), 4)}
 
     return Task(sentences(language, "train", 50_000, seed=0), loss, measure)
@@ -102,7 +106,7 @@ def clip_task(recipe: dict[str, Any]) -> Task:
 
     def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         model.clamp_scale()
-        return clip.contrastive_loss(model(pixels(batch["image"]), batch["tokens"], batch["end"]))
+        return contrastive.contrastive_loss(model(pixels(batch["image"]), batch["tokens"], batch["end"]))
 
     def measure(model: torch.nn.Module) -> dict[str, float]:
         metric = {}
@@ -114,7 +118,7 @@ def clip_task(recipe: dict[str, Any]) -> Task:
         rows = shapes.load("validation", 500, seed=1, things=3)
         tokens, end = prompts(rows["caption"])
         logits = model(data.tensors(rows)["image"], tokens, end)
-        return metric | {"recall at 1 of 500 pictures of three things": round(objectives.recall_at(logits, 1), 4)}
+        return metric | {"recall at 1 of 500 pictures of three things": round(retrieval.recall_at(logits, 1), 4)}
 
     layouts = shapes.sample(recipe["layouts"], torch.Generator().manual_seed(0), pairs=shapes.SEEN_PAIRS)
     layouts = [layout for layout in layouts if not shapes.held_out(layout)]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from datasets import Dataset, load_from_disk
 
-from ditbook.data import hub, shapes, tensors
+from ditbook.data import shapes, tensors
+from ditbook.data import user_images as hub
 from ditbook.data.captions import COLOURS, RELATIONS, SHAPES, SIZES, Scene, Thing, parse_english
 from ditbook.data.shapes import GAP, NEW_PAIRS, PAIRS, RADII, SEEN_PAIRS, Layout, holds, render, sample
 

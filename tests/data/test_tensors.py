@@ -83,8 +83,6 @@ def test_a_label_that_is_no_class_number_is_named(label):
 
 
 def test_importing_the_package_is_light():
-    code = (
-        "import sys, ditbook.data.digits, ditbook.data.hub; print({'torch', 'datasets', 'sklearn'} & set(sys.modules))"
-    )
+    code = "import sys, ditbook.data.digits, ditbook.data.user_images; print({'torch', 'datasets', 'sklearn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

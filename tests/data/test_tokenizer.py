@@ -2,7 +2,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ditbook.data import manual
+from ditbook.data import python_docs as manual
 from ditbook.data.tokenizer import (
     BOS,
     EOS,

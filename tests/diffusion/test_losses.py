@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ditbook.diffusion import losses, schedules
+from ditbook.diffusion import bound as bound_module
+from ditbook.diffusion import gaussian, losses, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 
 
@@ -57,15 +58,17 @@ def test_simple_loss_refuses_a_variance_head(diffusion):
         losses.simple_loss(silent, diffusion, x, torch.tensor([1, 2]), x)
 
 
-@pytest.mark.equation("16.11", of="ditbook.diffusion.losses.split_variance", against="variances of the forward process")
+@pytest.mark.equation(
+    "16.11", of="ditbook.diffusion.gaussian.split_variance", against="variances of the forward process"
+)
 def test_logits_reach_from_the_posterior_variance_to_beta(diffusion):
     x, t = normal(0, 3, 2, 2, 2), torch.tensor([1, 500, 999])
     for logit, wanted in ((-1, diffusion.posterior_variance[t]), (1, diffusion.betas[t])):
         output = torch.cat([x, torch.full_like(x, logit)], dim=1)
-        eps, log_var = losses.split_variance(diffusion, output, x, t)
+        eps, log_var = gaussian.split_variance(diffusion, output, x, t)
         assert torch.equal(eps, x)
         torch.testing.assert_close(log_var.exp(), wanted.view(-1, 1, 1, 1).expand_as(x))
-    _, middle = losses.split_variance(diffusion, torch.cat([x, torch.zeros_like(x)], dim=1), x, t)
+    _, middle = gaussian.split_variance(diffusion, torch.cat([x, torch.zeros_like(x)], dim=1), x, t)
     geometric = (diffusion.posterior_variance[t] * diffusion.betas[t]).sqrt()
     torch.testing.assert_close(middle.exp(), geometric.view(-1, 1, 1, 1).expand_as(x))
 
@@ -73,24 +76,24 @@ def test_logits_reach_from_the_posterior_variance_to_beta(diffusion):
 def test_a_head_with_other_channels(diffusion):
     x = normal(0, 1, 2, 2, 2)
     with pytest.raises(ValueError, match="3 channels; a variance head gives twice the image's 2"):
-        losses.split_variance(diffusion, normal(0, 1, 3, 2, 2), x, torch.tensor([1]))
+        gaussian.split_variance(diffusion, normal(0, 1, 3, 2, 2), x, torch.tensor([1]))
 
 
-@pytest.mark.equation("10.9", of="ditbook.diffusion.losses.gaussian_kl", against="squared distance over 2σ²; torch")
+@pytest.mark.equation("10.9", of="ditbook.diffusion.bound.gaussian_kl", against="squared distance over 2σ²; torch")
 def test_kl_of_gaussians():
     mean_1, mean_2, log_1, log_2 = (normal(seed, 7) for seed in range(4))
-    equal = losses.gaussian_kl(mean_1, log_1, mean_2, log_1)
+    equal = bound_module.gaussian_kl(mean_1, log_1, mean_2, log_1)
     torch.testing.assert_close(equal, (mean_1 - mean_2) ** 2 / (2 * log_1.exp()))
     first = torch.distributions.Normal(mean_1, (log_1 / 2).exp())
     second = torch.distributions.Normal(mean_2, (log_2 / 2).exp())
     wanted = torch.distributions.kl_divergence(first, second)
-    torch.testing.assert_close(losses.gaussian_kl(mean_1, log_1, mean_2, log_2), wanted)
+    torch.testing.assert_close(bound_module.gaussian_kl(mean_1, log_1, mean_2, log_2), wanted)
 
 
 @pytest.mark.parametrize(("mean", "log_var"), [(0.1, -3.0), (-0.9, -9.0), (0.0, 1.0)])
 def test_likelihoods_of_all_pixel_values_sum_to_one(mean, log_var):
     pixels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
-    nll = losses.discretised_nll(pixels, torch.full_like(pixels, mean), torch.full_like(pixels, log_var))
+    nll = bound_module.discretised_nll(pixels, torch.full_like(pixels, mean), torch.full_like(pixels, log_var))
     assert (-nll).exp().sum().item() == pytest.approx(1, abs=1e-9)
 
 
@@ -99,8 +102,8 @@ def test_bound_at_step_0_of_training(diffusion, t, bits):
     x, eps = normal(0, 400, 4, 16, 16), normal(1, 400, 4, 16, 16)
     index = torch.full((400,), t)
     x_t = diffusion.add_noise(x, index, eps)
-    predicted, log_var = losses.split_variance(diffusion, silent(x_t, index), x_t, index)
-    bound = losses.bound_terms(diffusion, predicted, log_var, x, x_t, index)
+    predicted, log_var = gaussian.split_variance(diffusion, silent(x_t, index), x_t, index)
+    bound = bound_module.bound_terms(diffusion, predicted, log_var, x, x_t, index)
     assert bound.shape == (400,)
     assert bound.mean().item() == pytest.approx(bits, rel=0.01)
 
@@ -119,8 +122,8 @@ def test_hybrid_loss_at_step_0_of_training(diffusion):
 def test_a_perfect_head_leaves_the_bound_at_zero(diffusion):
     x, eps, t = normal(0, 4, 1, 4, 4), normal(1, 4, 1, 4, 4), torch.tensor([1, 20, 500, 999])
     x_t = diffusion.add_noise(x, t, eps)
-    _, log_var = losses.split_variance(diffusion, torch.cat([eps, -torch.ones_like(eps)], dim=1), x_t, t)
-    bound = losses.bound_terms(diffusion, eps, log_var, x, x_t, t)
+    _, log_var = gaussian.split_variance(diffusion, torch.cat([eps, -torch.ones_like(eps)], dim=1), x_t, t)
+    bound = bound_module.bound_terms(diffusion, eps, log_var, x, x_t, t)
     torch.testing.assert_close(bound, torch.zeros_like(bound), rtol=0, atol=1e-9)
 
 
@@ -140,7 +143,7 @@ def test_the_bound_trains_only_the_variance_head(diffusion):
 def test_the_bound_counts_in_bits(diffusion):
     x, eps, t = normal(0, 2, 1, 4, 4), normal(1, 2, 1, 4, 4), torch.tensor([5, 700])
     x_t = diffusion.add_noise(x, t, eps)
-    predicted, log_var = losses.split_variance(diffusion, silent(x_t, t), x_t, t)
+    predicted, log_var = gaussian.split_variance(diffusion, silent(x_t, t), x_t, t)
     true_mean, true_variance = diffusion.posterior(x, x_t, t)
     beta, alpha_bar = diffusion.betas[t].view(-1, 1, 1, 1), diffusion.alpha_bar[t].view(-1, 1, 1, 1)
     mean = (x_t - beta / (1 - alpha_bar).sqrt() * predicted) / (1 - beta).sqrt()
@@ -148,7 +151,7 @@ def test_the_bound_counts_in_bits(diffusion):
         torch.distributions.Normal(true_mean, true_variance.sqrt().expand_as(x)),
         torch.distributions.Normal(mean, (log_var / 2).exp()),
     )
-    bound = losses.bound_terms(diffusion, predicted, log_var, x, x_t, t)
+    bound = bound_module.bound_terms(diffusion, predicted, log_var, x, x_t, t)
     torch.testing.assert_close(bound, nats.flatten(1).mean(1) / math.log(2))
 
 
@@ -167,13 +170,13 @@ def chain_bound(diffusion, slope, variance, end_variance, x):
         guess = (slope[t] - kept) / share * x_t  # the x_start that puts the mean at slope·x_t
         eps = (x_t - diffusion.alpha_bar[t].sqrt() * guess) / (1 - diffusion.alpha_bar[t]).sqrt()
         log_var = variance[t].log().expand_as(x_t)
-        bits = losses.bound_terms(diffusion, eps, log_var, start, x_t, index)
+        bits = bound_module.bound_terms(diffusion, eps, log_var, start, x_t, index)
         total += math.log(2) * (bits.view(-1, 10) * weights / weights.sum()).sum(1)
     mean, var = diffusion.alpha_bar[-1].sqrt() * x, (1 - diffusion.alpha_bar[-1]).expand_as(x)
-    return total + losses.gaussian_kl(mean, var.log(), torch.zeros_like(x), end_variance.log().expand_as(x))
+    return total + bound_module.gaussian_kl(mean, var.log(), torch.zeros_like(x), end_variance.log().expand_as(x))
 
 
-@pytest.mark.equation("10.8", of="ditbook.diffusion.losses.bound_terms", against="exact likelihood of a Gaussian chain")
+@pytest.mark.equation("10.8", of="ditbook.diffusion.bound.bound_terms", against="exact likelihood of a Gaussian chain")
 def test_the_bound_lies_above_the_likelihood_and_touches_it():
     """Where the data are Gaussian the best reverse steps are known: with them the bound is the likelihood itself."""
     diffusion = GaussianDiffusion(torch.tensor([0.02, 0.1, 0.3, 0.5]))
@@ -197,7 +200,7 @@ def test_the_bound_lies_above_the_likelihood_and_touches_it():
 
 
 @pytest.mark.equation(
-    "16.19", of="ditbook.diffusion.losses.variational_bound", against="torch.distributions, term by term"
+    "16.19", of="ditbook.diffusion.bound.variational_bound", against="torch.distributions, term by term"
 )
 def test_the_whole_bound():
     diffusion = GaussianDiffusion(torch.linspace(0.1, 0.5, 5, dtype=torch.float64))
@@ -208,7 +211,7 @@ def test_the_whole_bound():
         return torch.cat([0.4 * x + y, torch.tanh(x) + 0.1 * t.view(-1, 1, 1, 1)], dim=1)
 
     noise = torch.Generator().manual_seed(7)
-    found = losses.variational_bound(model, diffusion, x, torch.Generator().manual_seed(7), y=y)
+    found = bound_module.variational_bound(model, diffusion, x, torch.Generator().manual_seed(7), y=y)
     for step in range(5):
         t = torch.full((3,), step)
         x_t = diffusion.add_noise(x, t, torch.randn(x.shape, generator=noise))

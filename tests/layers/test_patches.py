@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from ditbook.convert.dit import to_official
 from ditbook.layers.embeddings import sincos_2d
 from ditbook.layers.patches import patchify, unpatchify
 from ditbook.models.dit import DiT, DiTConfig
-from ditbook.models.layouts import to_official
 
 
 @pytest.mark.equation("16.1", of="ditbook.layers.patches.patchify", against="pixels picked one by one")

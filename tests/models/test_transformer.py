@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from ditbook import generation as decoding
 from ditbook.data.tokenizer import PAD
-from ditbook.models import decoding
 from ditbook.models.transformer import Transformer, TransformerConfig
 
 B, S, T = 3, 7, 6

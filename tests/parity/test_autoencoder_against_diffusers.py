@@ -5,7 +5,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig, load_diffusers, to_diffusers
+from ditbook.convert.autoencoder import load_diffusers, to_diffusers
+from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 
 CONFIG = AutoencoderConfig(latent_channels=4, widths=(16, 24, 32), blocks=1, groups=8, scale=1.0)
 

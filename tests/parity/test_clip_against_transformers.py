@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ditbook import data, weights
+from ditbook.convert.clip import load_openai, to_openai
 from ditbook.data import captions, shapes, tokenizer
-from ditbook.models.clip import CLIP, CLIPConfig, class_vectors, contrastive_loss, load_openai, to_openai
+from ditbook.models.clip import CLIP, CLIPConfig, class_vectors
+from ditbook.objectives.contrastive import contrastive_loss
 
 CONFIG = CLIPConfig(
     size=12, patch=4, width=24, depth=2, heads=3, vocabulary=40, context=9, text_width=16, text_depth=3, text_heads=2,
@@ -97,7 +99,9 @@ def from_openai(name, state):
 
 @pytest.mark.equation("8.1", of="ditbook.models.clip.CLIP.encode_image", against="transformers, gradients too")
 @pytest.mark.equation("8.2", of="ditbook.models.clip.CLIP", against="transformers, gradients too")
-@pytest.mark.equation("8.4", of="ditbook.models.clip.contrastive_loss", against="transformers, gradients too")
+@pytest.mark.equation(
+    "8.4", of="ditbook.objectives.contrastive.contrastive_loss", against="transformers, gradients too"
+)
 def test_logits_loss_and_gradients():
     model, (image, tokens) = make(), batch()
     twin = theirs(model)
@@ -118,7 +122,9 @@ def test_logits_loss_and_gradients():
         )
 
 
-@pytest.mark.equation("8.3", of="ditbook.models.clip.contrastive_loss", against="the double sum, term by term")
+@pytest.mark.equation(
+    "8.3", of="ditbook.objectives.contrastive.contrastive_loss", against="the double sum, term by term"
+)
 def test_the_loss_is_the_double_sum_of_the_paper():
     torch.manual_seed(0)
     logits = torch.randn(5, 5, dtype=torch.float64)
@@ -159,7 +165,9 @@ def test_an_untrained_model_guesses():
     assert contrastive_loss(logits).item() == pytest.approx(math.log(128), abs=0.4)
 
 
-@pytest.mark.equation("8.6", of="ditbook.models.clip.contrastive_loss", against="perfect similarities at eight scales")
+@pytest.mark.equation(
+    "8.6", of="ditbook.objectives.contrastive.contrastive_loss", against="perfect similarities at eight scales"
+)
 def test_the_smallest_loss_at_a_scale():
     perfect = 2 * torch.eye(64, dtype=torch.float64) - 1
     for scale in range(1, 9):

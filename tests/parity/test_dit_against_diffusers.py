@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ditbook.models import layouts
+from ditbook.convert import dit as layouts
 from ditbook.models.dit import DiT, DiTConfig
 
 diffusers = pytest.importorskip("diffusers")

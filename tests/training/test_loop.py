@@ -8,8 +8,8 @@ from torch import nn
 from ditbook.diffusion import losses, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.models.dit import DiT, DiTConfig
-from ditbook.training import checkpoint
 from ditbook.training.loop import DivergedError, TrainConfig, train
+from ditbook.weights import checkpoint
 
 DATA = {
     "image": torch.randn(40, 1, 4, 4, generator=torch.Generator().manual_seed(0)).clamp(-1, 1),

@@ -133,3 +133,21 @@ class GaussianDiffusion:
         alpha_bar = self.alpha_bar[indices]
         previous = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
         return GaussianDiffusion(1 - alpha_bar / previous, self.timesteps[indices])
+
+
+def split_variance(diffusion: GaussianDiffusion, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut an output of 2·C channels into the noise and the log variance it stands for.
+
+    The logits v in [−1, 1] interpolate, on a log scale, between the posterior variance (−1) and β (1).
+
+    Raises:
+        ValueError: the output has not twice the channels of the image.
+
+    Source: Nichol & Dhariwal 2021, equation 15.
+    """
+    if output.shape[1] != 2 * x_t.shape[1]:
+        raise ValueError(f"{output.shape[1]} channels; a variance head gives twice the image's {x_t.shape[1]}")
+    eps, logits = output.chunk(2, dim=1)
+    share = (logits + 1) / 2
+    low, high = diffusion.at(diffusion.posterior_log_variance, t, x_t), diffusion.at(diffusion.betas.log(), t, x_t)
+    return eps, share * high + (1 - share) * low  # (16.11)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization, Prediction
-from ditbook.diffusion.losses import split_variance
+from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization, Prediction, split_variance
 
 Model = Callable[..., Tensor]
 Callback = Callable[[int, Tensor, Prediction], None]

@@ -4,8 +4,6 @@ Letters: `B` batch, `C H W` image, `Z` channels of a latent, `h w` its height an
 Source: Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", section 3.1.
 """
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +12,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ditbook.layers.attention import SelfAttention
-from ditbook.models.layouts import check
 
 EPS = 1e-6  # of every norm
 RANGE = (-30.0, 20.0)  # of the logarithm of a latent's variance
@@ -234,60 +231,3 @@ def latent_scale(mean: Tensor, std: Tensor) -> float:
     """
     variance = mean.double().var(correction=0) + std.double().square().mean()  # within and between pictures
     return variance.rsqrt().item()  # (15.5)
-
-
-RENAMED = (  # ours → diffusers
-    (r"^encoder\.levels\.(\d+)\.blocks\.(\d+)", r"encoder.down_blocks.\1.resnets.\2"),
-    (r"^decoder\.levels\.(\d+)\.blocks\.(\d+)", r"decoder.up_blocks.\1.resnets.\2"),
-    (r"^encoder\.levels\.(\d+)\.resize", r"encoder.down_blocks.\1.downsamplers.0.conv"),
-    (r"^decoder\.levels\.(\d+)\.resize", r"decoder.up_blocks.\1.upsamplers.0.conv"),
-    (r"\.shortcut\.", r".conv_shortcut."),
-    (r"\.middle\.first\.", r".mid_block.resnets.0."),
-    (r"\.middle\.last\.", r".mid_block.resnets.1."),
-    (r"\.middle\.attention\.norm\.", r".mid_block.attentions.0.group_norm."),
-    (r"\.middle\.attention\.mix\.proj\.", r".mid_block.attentions.0.to_out.0."),
-    (r"\.middle\.attention\.mix\.qkv\.", r".mid_block.attentions.0.to_qkv."),
-    (r"\.norm_out\.", r".conv_norm_out."),
-    (r"^moments\.", r"quant_conv."),
-    (r"^enter\.", r"post_quant_conv."),
-)
-OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of files before 2023
-
-
-def _diffusers_name(ours: str) -> str:
-    for pattern, name in RENAMED:
-        ours = re.sub(pattern, name, ours)
-    return ours
-
-
-def to_diffusers(model: Autoencoder) -> dict[str, Tensor]:
-    """Write the layout of diffusers' `AutoencoderKL`: queries, keys and values apart."""
-    state = {}
-    for key, value in model.state_dict().items():
-        name = _diffusers_name(key)
-        if ".to_qkv." in name:
-            for letter, part in zip("qkv", value.chunk(3), strict=True):
-                state[name.replace("to_qkv", f"to_{letter}")] = part
-        else:
-            state[name] = value
-    return state
-
-
-def load_diffusers(model: Autoencoder, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict in diffusers' layout, that of Stable Diffusion's autoencoder, into `model`, in place.
-
-    Raises:
-        ValueError: names the first missing, unexpected or misshapen key.
-    """
-    state = {re.sub(r"(attentions\.0\.)(query|key|value|proj_attn)\.", _newer, k): v for k, v in state.items()}
-    check(state, to_diffusers(model), "diffusers")
-    ours = {}
-    for key in model.state_dict():
-        name = _diffusers_name(key)
-        parts = [state[name.replace("to_qkv", f"to_{letter}")] for letter in ("qkv" if ".to_qkv." in name else "-")]
-        ours[key] = torch.cat(parts).float()
-    model.load_state_dict(ours)
-
-
-def _newer(match: re.Match[str]) -> str:
-    return f"{match[1]}{OLDER[match[2]]}."

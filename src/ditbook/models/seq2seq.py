@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ditbook.data.tokenizer import PAD
-from ditbook.models.decoding import State
+from ditbook.generation import State
 from ditbook.models.rnn import GRU
 
 KINDS = ("none", "additive", "dot")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ditbook.data.tokenizer import PAD
+from ditbook.generation import State
 from ditbook.layers.attention import CrossAttention, Past, SelfAttention, padding_mask
 from ditbook.layers.embeddings import sincos_1d
 from ditbook.layers.mlp import MLP
-from ditbook.models.decoding import State
 
 
 @dataclass(frozen=True)

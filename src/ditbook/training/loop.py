@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ditbook.training import checkpoint
 from ditbook.training.ema import EMA
+from ditbook.weights import checkpoint
 
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch, torch.Generator], Tensor]

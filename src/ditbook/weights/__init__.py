@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from ditbook.judges.scene_reader import ClassifierConfig, SceneClassifier
 from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
-from ditbook.models.classifier import ClassifierConfig, SceneClassifier
 from ditbook.models.clip import CLIP, CLIPConfig
 from ditbook.models.dit import DiT, DiTConfig
 from ditbook.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
 from ditbook.models.unet import UNet, UNetConfig
-from ditbook.training import checkpoint
+from ditbook.weights import checkpoint
 
 FAMILIES: dict[str, tuple[type, type]] = {
     "autoencoder": (Autoencoder, AutoencoderConfig),

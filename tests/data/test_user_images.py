@@ -9,7 +9,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
-from ditbook.data import digits, hub, tensors
+from ditbook.data import digits, tensors
+from ditbook.data import user_images as hub
 
 
 def save(path: Path, grey: int) -> None:

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from ditbook.models import layouts
+from ditbook.convert import dit as layouts
 from ditbook.models.dit import DiT, DiTConfig, named
 
 CONFIG = DiTConfig(size=8, channels=3, patch=2, width=16, depth=3, heads=2, num_classes=5)

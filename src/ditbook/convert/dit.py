@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ditbook.convert.keys import check
 from ditbook.models.dit import DiT, DiTConfig
 
 OFFICIAL = {  # ours → official, outside and inside a block
@@ -51,21 +52,6 @@ def to_official(model: DiT) -> dict[str, Tensor]:
     state["x_embedder.proj.weight"] = _to_conv(state["x_embedder.proj.weight"], model.config)
     state["pos_embed"] = model.pos_embed[None]
     return state
-
-
-def check(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: str) -> None:
-    """Raise ValueError for the first missing, unexpected or misshapen key."""
-    for key in wanted:
-        if key not in found:
-            raise ValueError(f"not these weights in the {layout} layout: key {key!r} is missing")
-    for key in found:
-        if key not in wanted:
-            raise ValueError(f"not these weights in the {layout} layout: key {key!r} is unexpected")
-    for key, value in wanted.items():
-        if found[key].shape != value.shape:
-            raise ValueError(
-                f"{layout} layout: {key!r} has shape {tuple(found[key].shape)}, this model needs {tuple(value.shape)}"
-            )
 
 
 def load_official(model: DiT, state: Mapping[str, Tensor]) -> None:

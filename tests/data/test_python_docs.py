@@ -2,7 +2,7 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from ditbook.data import manual
+from ditbook.data import python_docs as manual
 
 
 def test_the_splits_hold_all_topics_once():

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ditbook.models import decoding
+from ditbook import generation as decoding
 
 BOS, EOS, V = 0, 1, 4
 
@@ -44,7 +44,7 @@ def trimmed(tokens):
     return tuple(row[: row.index(EOS) + 1]) if EOS in row else tuple(row)
 
 
-@pytest.mark.equation("2.8", of="ditbook.models.decoding.beam", against="all sentences of a small language, listed")
+@pytest.mark.equation("2.8", of="ditbook.generation.beam", against="all sentences of a small language, listed")
 @pytest.mark.parametrize("seed", range(12))
 def test_a_beam_as_wide_as_the_tree_finds_the_best_sentence(seed):
     step, state = table_model(seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ditbook import weights
-from ditbook.training import checkpoint
+from ditbook.weights import checkpoint
 
 FOLDER = Path(weights.__file__).parent
 LIMIT = 25_000_000  # bytes of all weights together

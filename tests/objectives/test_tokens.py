@@ -5,12 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from ditbook.data.tokenizer import BOS, EOS, PAD
+from ditbook.metrics.retrieval import recall_at
+from ditbook.metrics.text import exact_match
+from ditbook.objectives.tokens import next_token_loss
 from ditbook.training.loop import TrainConfig, rate_factor
-from ditbook.training.objectives import exact_match, next_token_loss, recall_at
 
 
 @pytest.mark.equation(
-    "3.14", of="ditbook.training.objectives.next_token_loss", against="torch.nn.functional.cross_entropy"
+    "3.14", of="ditbook.objectives.tokens.next_token_loss", against="torch.nn.functional.cross_entropy"
 )
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 def test_label_smoothing_is_that_of_torch(smoothing):
@@ -23,8 +25,8 @@ def test_label_smoothing_is_that_of_torch(smoothing):
     torch.testing.assert_close(*(torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (ours, wanted)))
 
 
-@pytest.mark.equation("1.3", of="ditbook.training.objectives.next_token_loss", against="a loop over places")
-@pytest.mark.equation("1.4", of="ditbook.training.objectives.next_token_loss", against="size of the vocabulary")
+@pytest.mark.equation("1.3", of="ditbook.objectives.tokens.next_token_loss", against="a loop over places")
+@pytest.mark.equation("1.4", of="ditbook.objectives.tokens.next_token_loss", against="size of the vocabulary")
 def test_the_loss_is_the_mean_surprise():
     torch.manual_seed(0)
     logits, targets = torch.randn(2, 4, 6), torch.tensor([[4, 5, 4, PAD], [5, 5, PAD, PAD]])
@@ -68,7 +70,7 @@ def test_the_rate_without_decay_stays():
         rate_factor(0, TrainConfig(decay="cosine"))
 
 
-@pytest.mark.equation("8.8", of="ditbook.training.objectives.recall_at", against="counted by hand")
+@pytest.mark.equation("8.8", of="ditbook.metrics.retrieval.recall_at", against="counted by hand")
 def test_recall_counts_the_rows_whose_right_column_is_among_the_best():
     logits = torch.tensor([[3.0, 1.0, 2.0], [5.0, 4.0, 0.0], [9.0, 8.0, 7.0]])  # right: first, second, third
     assert [recall_at(logits, k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])

@@ -1,0 +1,1 @@
+"""Models trained to judge what other models make."""

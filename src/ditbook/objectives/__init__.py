@@ -1,0 +1,1 @@
+"""What models are trained on: losses that know no model."""
