@@ -8,7 +8,6 @@ from ditbook.data.tokenizer import BOS, EOS, PAD
 from ditbook.metrics.retrieval import recall_at
 from ditbook.metrics.text import exact_match
 from ditbook.objectives.tokens import next_token_loss
-from ditbook.training.loop import TrainConfig, rate_factor
 
 
 @pytest.mark.equation(
@@ -48,26 +47,6 @@ def test_exact_match_counts_every_word_up_to_the_end():
     assert exact_match(written, wanted, EOS).tolist() == [True, True, True, True]
     written = torch.tensor([[7, 8, 9, EOS], [7, 8, EOS, 9], [8, EOS, EOS, EOS], [BOS, EOS, EOS, EOS]])
     assert exact_match(written, wanted, EOS).tolist() == [False] * 4
-
-
-@pytest.mark.equation("3.13", of="ditbook.training.loop.rate_factor", against="equation 3 of the paper")
-def test_the_rate_of_the_paper():
-    """D^(−1/2)·min(s^(−1/2), s·w^(−3/2)) is its highest value times our factor."""
-    width, warmup = 512, 4000
-    config = TrainConfig(warmup_steps=warmup, decay="inverse_sqrt")
-    peak = width**-0.5 * warmup**-0.5
-    for step in (1, 10, 3999, 4000, 4001, 100_000):
-        wanted = width**-0.5 * min(step**-0.5, step * warmup**-1.5)
-        assert peak * rate_factor(step - 1, config) == pytest.approx(wanted, rel=1e-12)
-
-
-def test_the_rate_without_decay_stays():
-    config = TrainConfig(warmup_steps=4)
-    assert [rate_factor(step, config) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert rate_factor(0, TrainConfig(warmup_steps=0)) == 1
-    assert rate_factor(3, TrainConfig(warmup_steps=0, decay="inverse_sqrt")) == pytest.approx(1 / math.sqrt(4))
-    with pytest.raises(ValueError, match="no decay 'cosine'; there are none and inverse_sqrt"):
-        rate_factor(0, TrainConfig(decay="cosine"))
 
 
 @pytest.mark.equation("8.8", of="ditbook.metrics.retrieval.recall_at", against="counted by hand")
