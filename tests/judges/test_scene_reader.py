@@ -8,8 +8,8 @@ from ditbook import weights
 from ditbook.data import captions, shapes, tensors
 from ditbook.data.captions import COLOURS, SHAPES, Scene, Thing
 from ditbook.data.shapes import PAIRS, Layout
-from ditbook.judges import scene_reader as classifier
 from ditbook.judges.scene_reader import ClassifierConfig, SceneClassifier
+from ditbook.judges import scene_reader as classifier
 
 STAR, SQUARE = Thing("small", "red", "star"), Thing("large", "blue", "square")
 TWO = Layout(Scene((STAR, SQUARE), ("above",)), ((12, 6), (15, 21)))

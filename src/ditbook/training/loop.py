@@ -45,9 +45,7 @@ class TrainConfig:
             raise ValueError(f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}")
         if self.learning_rate <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
             given = f"{self.learning_rate}, {self.warmup_steps} and {self.weight_decay}"
-            raise ValueError(
-                f"learning_rate must be positive, warmup_steps and weight_decay not negative, got {given}"
-            )
+            raise ValueError(f"learning_rate must be positive, warmup_steps and weight_decay not negative, got {given}")
         if self.decay not in DECAYS:
             raise ValueError(f"no decay {self.decay!r}; there are {' and '.join(DECAYS)}")
         if self.grad_clip is not None and self.grad_clip <= 0:
@@ -107,7 +105,8 @@ class Stepper:
         From a step on whose loss or gradient is not finite, model, average and optimizer stay as they are.
         """
         step = self.count
-        value = self.loss(self.model, to_device(batch, self.device), Context(step, self.generator))
+        batch = {name: rng.moved(tensor, self.device) for name, tensor in batch.items()}
+        value = self.loss(self.model, batch, Context(step, self.generator))
         self.optimizer.zero_grad()
         value.backward()
         limit = math.inf if self.config.grad_clip is None else self.config.grad_clip
@@ -260,11 +259,6 @@ def drawn_from(data: Batch, batch_size: int) -> Callable[[torch.Generator], Batc
         return {name: tensor[rows] for name, tensor in data.items()}
 
     return batch
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on `device`; a copy to a CUDA device does not wait for it."""
-    return {name: tensor.to(device, non_blocking=device.type == "cuda") for name, tensor in batch.items()}
 
 
 def _below(prefix: str, tensors: Batch) -> Batch:
