@@ -45,7 +45,7 @@ def denoising_loss(
     if dropout:
         condition = drop_condition(condition, null_condition(model, condition), dropout, generator)
     loss = hybrid_loss if diffusion.learn_sigma else simple_loss
-    return loss(model, diffusion, x_start, t, eps, **condition)
+    return loss(model, diffusion, x_start, t, eps, reduction="mean", **condition)
 
 
 def simple_loss(
