@@ -60,7 +60,7 @@ def captions_task(recipe: dict[str, Any]) -> Task:
     def measure(model: torch.nn.Module) -> dict[str, float]:
         batch = sentences(language, "validation", 2000, seed=1)
         written = decoding.greedy(
-            model.step, model.start(batch["source"]), bos=tokenizer.BOS, eos=tokenizer.EOS, max_length=50
+            model.step, model.start(batch["source"]), first=tokenizer.BOS, eos=tokenizer.EOS, max_length=50
         )
         right = text.exact_match(written, batch["target"][:, 1:], tokenizer.EOS)
         return {"exact match on 2,000 held-out scenes": round(right.double().mean().item(), 4)}
