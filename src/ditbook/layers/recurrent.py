@@ -11,7 +11,12 @@ Hidden = tuple[Tensor, ...]  # the state of a layer, each part (B, H)
 
 
 class Recurrent(nn.Module):
-    """A recurrent layer: projects the inputs of all steps at once, then updates the state step by step."""
+    """A recurrent layer: projects the inputs of all steps at once, then updates the state step by step.
+
+    Args:
+        width: D, of the input.
+        hidden: H, of the state.
+    """
 
     gates = 1  # blocks of H rows in each of the two matrices
     parts = 1  # tensors in the state
