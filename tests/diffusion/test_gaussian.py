@@ -88,10 +88,10 @@ def test_posterior_is_bayes_rule(diffusion, t):
     x_start = 0.7
     x_t = 0.7 * diffusion.alpha_bar[t].sqrt().item() - 1.3 * (1 - diffusion.alpha_bar[t]).sqrt().item()
     as_image = torch.full((1, 1, 1, 1), x_start, dtype=torch.float64)
-    mean, variance = diffusion.posterior(as_image, torch.full_like(as_image, x_t), torch.tensor([t]))
+    mean, log_variance = diffusion.posterior(as_image, torch.full_like(as_image, x_t), torch.tensor([t]))
     wanted_mean, wanted_variance = bayes(diffusion, x_start, x_t, t)
     assert mean.item() == pytest.approx(wanted_mean.item(), abs=1e-8)
-    assert variance.item() == pytest.approx(wanted_variance.item(), rel=1e-6)
+    assert log_variance.exp().item() == pytest.approx(wanted_variance.item(), rel=1e-6)
 
 
 def test_posterior_anchors(diffusion):
@@ -99,24 +99,24 @@ def test_posterior_anchors(diffusion):
     first = torch.tensor([1])
     assert diffusion.posterior(one, zero, first)[0].item() == pytest.approx(0.5452915, abs=1e-7)
     assert diffusion.posterior(zero, one, first)[0].item() == pytest.approx(0.4547085, abs=1e-7)
-    assert diffusion.posterior(zero, one, first)[1].item() == pytest.approx(5.4531877e-5, rel=1e-7)
-    assert diffusion.posterior(zero, one, torch.tensor([999]))[1].item() == pytest.approx(0.019999984, rel=1e-7)
+    assert diffusion.posterior(zero, one, first)[1].exp().item() == pytest.approx(5.4531877e-5, rel=1e-7)
+    assert diffusion.posterior(zero, one, torch.tensor([999]))[1].exp().item() == pytest.approx(0.019999984, rel=1e-7)
 
 
 def test_the_last_step_is_certain_and_its_log_variance_borrowed(diffusion):
     x_start, x_t = images(0, 1), images(1, 1)
-    mean, variance = diffusion.posterior(x_start, x_t, torch.tensor([0]))
+    mean, log_variance = diffusion.posterior(x_start, x_t, torch.tensor([0]))
     torch.testing.assert_close(mean, x_start)
-    assert variance.item() == 0
-    assert diffusion.posterior_log_variance[0] == diffusion.posterior_log_variance[1]
+    assert diffusion.posterior_variance[0] == 0
+    assert log_variance.item() == diffusion.posterior_log_variance[0] == diffusion.posterior_log_variance[1]
     torch.testing.assert_close(diffusion.posterior_log_variance[1:].exp(), diffusion.posterior_variance[1:])
 
 
 @pytest.mark.equation(
-    "10.10", of="ditbook.diffusion.gaussian.GaussianDiffusion.predict", against="the image that noise was added to"
+    "10.10", of="ditbook.diffusion.gaussian.GaussianDiffusion.convert", against="the image that noise was added to"
 )
 @pytest.mark.equation(
-    "10.13", of="ditbook.diffusion.gaussian.GaussianDiffusion.predict", against="v written out from image and noise"
+    "10.13", of="ditbook.diffusion.gaussian.GaussianDiffusion.targets", against="v written out from image and noise"
 )
 @pytest.mark.parametrize("parameterization", ["eps", "x_start", "v"])
 def test_every_parameterization_gives_all_three_back(diffusion, parameterization):
@@ -124,9 +124,47 @@ def test_every_parameterization_gives_all_three_back(diffusion, parameterization
     alpha_bar = diffusion.alpha_bar[t].view(-1, 1, 1, 1)
     truth = {"x_start": x_start, "eps": eps, "v": alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x_start}
     x_t = diffusion.add_noise(x_start, t, eps)
-    prediction = diffusion.predict(truth[parameterization], x_t, t, parameterization)
+    prediction = diffusion.convert(truth[parameterization], x_t, t, parameterization)
     for name, wanted in truth.items():
         torch.testing.assert_close(getattr(prediction, name), wanted, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(getattr(diffusion.targets(x_start, eps, t), name), wanted)
+
+
+@pytest.mark.equation(
+    "16.11", of="ditbook.diffusion.gaussian.GaussianDiffusion.predict", against="variances of the forward process"
+)
+def test_logits_reach_from_the_posterior_variance_to_beta():
+    diffusion = GaussianDiffusion(schedules.linear(1000), learn_sigma=True)
+    x, t = images(0, 3), torch.tensor([1, 500, 999])
+    for logit, wanted in ((-1, diffusion.posterior_variance[t]), (1, diffusion.betas[t])):
+        prediction = diffusion.predict(torch.cat([x, torch.full_like(x, logit)], dim=1), x, t)
+        assert torch.equal(prediction.eps, x)
+        torch.testing.assert_close(prediction.log_variance.exp(), wanted.view(-1, 1, 1, 1).expand_as(x))
+    middle = diffusion.predict(torch.cat([x, torch.zeros_like(x)], dim=1), x, t).log_variance
+    geometric = (diffusion.posterior_variance[t] * diffusion.betas[t]).sqrt()
+    torch.testing.assert_close(middle.exp(), geometric.view(-1, 1, 1, 1).expand_as(x))
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
+def test_the_process_says_what_an_output_means(predicts):
+    plain = GaussianDiffusion(schedules.linear(1000), predicts=predicts)
+    head = GaussianDiffusion(schedules.linear(1000), predicts=predicts, learn_sigma=True)
+    x, output, t = images(0, 3), images(1, 3), torch.tensor([1, 500, 999])
+    wanted = plain.convert(output, x, t, predicts)
+    for found in (plain.predict(output, x, t), head.predict(torch.cat([output, output], dim=1), x, t)):
+        assert all(torch.equal(getattr(found, name), getattr(wanted, name)) for name in ("x_start", "eps", "v"))
+    for respaced in (head.respace(10), head.subsequence([3, 5])):
+        assert (respaced.predicts, respaced.learn_sigma) == (predicts, True)
+
+
+@pytest.mark.parametrize("learn_sigma", [False, True])
+def test_an_output_with_other_channels(learn_sigma):
+    diffusion = GaussianDiffusion(schedules.linear(1000), learn_sigma=learn_sigma)
+    x, t = images(0, 3), torch.tensor([1, 500, 999])
+    for channels in {1, 2, 3, 4} - {4 if learn_sigma else 2}:
+        output = x[:, :1].expand(-1, channels, -1, -1)
+        with pytest.raises(ValueError, match=rf"has {channels} channels.*learn_sigma={learn_sigma} expects"):
+            diffusion.predict(output, x, t)
 
 
 @pytest.mark.equation(
@@ -136,7 +174,7 @@ def test_every_parameterization_gives_all_three_back(diffusion, parameterization
 )
 def test_posterior_mean_in_terms_of_the_noise(diffusion):
     x_t, eps, t = images(0), images(1), torch.tensor(INDICES)
-    mean, _ = diffusion.posterior(diffusion.predict(eps, x_t, t, "eps").x_start, x_t, t)
+    mean, _ = diffusion.posterior(diffusion.convert(eps, x_t, t, "eps").x_start, x_t, t)
     beta, alpha_bar = diffusion.betas[t].view(-1, 1, 1, 1), diffusion.alpha_bar[t].view(-1, 1, 1, 1)
     wanted = (x_t - beta / (1 - alpha_bar).sqrt() * eps) / (1 - beta).sqrt()
     torch.testing.assert_close(mean, wanted, rtol=1e-9, atol=1e-9)
@@ -152,8 +190,8 @@ def test_respacing_keeps_alpha_bar_and_the_training_timesteps(diffusion):
     respaced = diffusion.respace(10)
     assert respaced.num_steps == 10
     torch.testing.assert_close(respaced.alpha_bar, diffusion.alpha_bar[respaced.timesteps])
-    assert respaced.model_time(torch.tensor([0, 9])).tolist() == [0, 999]
-    twice = respaced.at_timesteps([0, 5, 9])
+    assert respaced.training_timesteps(torch.tensor([0, 9])).tolist() == [0, 999]
+    twice = respaced.subsequence([0, 5, 9])
     assert twice.timesteps.tolist() == respaced.timesteps[[0, 5, 9]].tolist()
     torch.testing.assert_close(twice.alpha_bar, diffusion.alpha_bar[twice.timesteps])
 
@@ -167,7 +205,20 @@ def test_timestep_out_of_range(diffusion, index):
     with pytest.raises(ValueError, match=message):
         diffusion.posterior(x, x, t)
     with pytest.raises(ValueError, match=message):
-        diffusion.predict(x, x, t, "eps")
+        diffusion.convert(x, x, t, "eps")
+
+
+@pytest.mark.parametrize("t", [torch.tensor(3), torch.tensor([3]), torch.tensor([[3], [4]]), torch.tensor([3, 4, 5])])
+def test_timesteps_are_never_broadcast(diffusion, t):
+    x = images(0, 2)
+    with pytest.raises(ValueError, match=r"timesteps of shape .* for 2 samples; expected \(2,\)"):
+        diffusion.add_noise(x, t, x)
+
+
+def test_tables_are_cast_before_they_are_moved(diffusion):
+    x = torch.zeros(2, 3, dtype=torch.bfloat16, device="meta")
+    found = diffusion.coefficient("sqrt_alpha_bar", torch.zeros(2, dtype=torch.int64, device="meta"), x)
+    assert (found.shape, found.dtype, found.device) == ((2, 1), x.dtype, x.device)
 
 
 @pytest.mark.parametrize("betas", [torch.tensor([0.1]), torch.ones(2, 2) / 2, torch.tensor([])])
@@ -185,6 +236,8 @@ def test_beta_outside_the_open_interval(betas):
 def test_unknown_parameterization_and_other_shape(diffusion):
     x, t = images(0), torch.tensor(INDICES)
     with pytest.raises(ValueError, match="take 'eps', 'x_start' or 'v'"):
-        diffusion.predict(x, x, t, "score")
+        diffusion.convert(x, x, t, "score")
+    with pytest.raises(ValueError, match="take 'eps', 'x_start' or 'v'"):
+        GaussianDiffusion(schedules.linear(10), predicts="score")
     with pytest.raises(ValueError, match=r"\(6, 1, 4, 4\) and noisy image \(6, 2, 4, 4\) differ"):
-        diffusion.predict(x[:, :1], x, t, "eps")
+        diffusion.convert(x[:, :1], x, t, "eps")

@@ -1,17 +1,18 @@
-import math
-
-import numpy as np
 import pytest
 import torch
 
-from ditbook.diffusion import bound as bound_module
-from ditbook.diffusion import gaussian, losses, schedules
+from ditbook.diffusion import losses, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 
 
 @pytest.fixture(scope="module")
 def diffusion():
     return GaussianDiffusion(schedules.linear(1000))
+
+
+@pytest.fixture(scope="module")
+def with_head():
+    return GaussianDiffusion(schedules.linear(1000), learn_sigma=True)
 
 
 def normal(seed, *shape):
@@ -25,7 +26,8 @@ def silent(x, t):
 
 @pytest.mark.equation("10.12", of="ditbook.diffusion.losses.simple_loss", against="DDPM equation 14 written out")
 @pytest.mark.parametrize("parameterization", ["eps", "x_start", "v"])
-def test_simple_loss(diffusion, parameterization):
+def test_simple_loss(parameterization):
+    diffusion = GaussianDiffusion(schedules.linear(1000), predicts=parameterization)
     x, eps, t = normal(0, 5, 1, 3, 3), normal(1, 5, 1, 3, 3), torch.tensor([0, 10, 200, 600, 999])
     alpha_bar = diffusion.alpha_bar[t].view(-1, 1, 1, 1)
     x_t = alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * eps
@@ -35,9 +37,11 @@ def test_simple_loss(diffusion, parameterization):
         return 0.3 * x + y.view(-1, 1, 1, 1)
 
     y = torch.arange(5.0, dtype=torch.float64)
-    loss = losses.simple_loss(model, diffusion, x, t, eps, parameterization, y=y)
+    loss = losses.simple_loss(model, diffusion, x, t, eps, y=y)
     wanted = (0.3 * x_t + y.view(-1, 1, 1, 1) - target).square().sum() / x.numel()
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-9)
+    each = losses.simple_loss(model, diffusion, x, t, eps, reduction="none", y=y)
+    torch.testing.assert_close(each, (0.3 * x_t + y.view(-1, 1, 1, 1) - target).square().mean((1, 2, 3)))
 
 
 def test_simple_loss_asks_about_training_timesteps(diffusion):
@@ -54,80 +58,22 @@ def test_simple_loss_asks_about_training_timesteps(diffusion):
 
 def test_simple_loss_refuses_a_variance_head(diffusion):
     x = normal(0, 2, 1, 2, 2)
-    with pytest.raises(ValueError, match=r"answered \(2, 2, 2, 2\) to \(2, 1, 2, 2\).*hybrid_loss"):
+    with pytest.raises(ValueError, match="2 channels and the image 1; a process with learn_sigma=False expects 1"):
         losses.simple_loss(silent, diffusion, x, torch.tensor([1, 2]), x)
-
-
-@pytest.mark.equation(
-    "16.11", of="ditbook.diffusion.gaussian.split_variance", against="variances of the forward process"
-)
-def test_logits_reach_from_the_posterior_variance_to_beta(diffusion):
-    x, t = normal(0, 3, 2, 2, 2), torch.tensor([1, 500, 999])
-    for logit, wanted in ((-1, diffusion.posterior_variance[t]), (1, diffusion.betas[t])):
-        output = torch.cat([x, torch.full_like(x, logit)], dim=1)
-        eps, log_var = gaussian.split_variance(diffusion, output, x, t)
-        assert torch.equal(eps, x)
-        torch.testing.assert_close(log_var.exp(), wanted.view(-1, 1, 1, 1).expand_as(x))
-    _, middle = gaussian.split_variance(diffusion, torch.cat([x, torch.zeros_like(x)], dim=1), x, t)
-    geometric = (diffusion.posterior_variance[t] * diffusion.betas[t]).sqrt()
-    torch.testing.assert_close(middle.exp(), geometric.view(-1, 1, 1, 1).expand_as(x))
-
-
-def test_a_head_with_other_channels(diffusion):
-    x = normal(0, 1, 2, 2, 2)
-    with pytest.raises(ValueError, match="3 channels; a variance head gives twice the image's 2"):
-        gaussian.split_variance(diffusion, normal(0, 1, 3, 2, 2), x, torch.tensor([1]))
-
-
-@pytest.mark.equation("10.9", of="ditbook.diffusion.bound.gaussian_kl", against="squared distance over 2σ²; torch")
-def test_kl_of_gaussians():
-    mean_1, mean_2, log_1, log_2 = (normal(seed, 7) for seed in range(4))
-    equal = bound_module.gaussian_kl(mean_1, log_1, mean_2, log_1)
-    torch.testing.assert_close(equal, (mean_1 - mean_2) ** 2 / (2 * log_1.exp()))
-    first = torch.distributions.Normal(mean_1, (log_1 / 2).exp())
-    second = torch.distributions.Normal(mean_2, (log_2 / 2).exp())
-    wanted = torch.distributions.kl_divergence(first, second)
-    torch.testing.assert_close(bound_module.gaussian_kl(mean_1, log_1, mean_2, log_2), wanted)
-
-
-@pytest.mark.parametrize(("mean", "log_var"), [(0.1, -3.0), (-0.9, -9.0), (0.0, 1.0)])
-def test_likelihoods_of_all_pixel_values_sum_to_one(mean, log_var):
-    pixels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
-    nll = bound_module.discretised_nll(pixels, torch.full_like(pixels, mean), torch.full_like(pixels, log_var))
-    assert (-nll).exp().sum().item() == pytest.approx(1, abs=1e-9)
-
-
-@pytest.mark.parametrize(("t", "bits"), [(0, 1.988), (1, 0.63271), (10, 0.10778), (100, 0.014582), (999, 0.014722)])
-def test_bound_at_step_0_of_training(diffusion, t, bits):
-    x, eps = normal(0, 400, 4, 16, 16), normal(1, 400, 4, 16, 16)
-    index = torch.full((400,), t)
-    x_t = diffusion.add_noise(x, index, eps)
-    predicted, log_var = gaussian.split_variance(diffusion, silent(x_t, index), x_t, index)
-    bound = bound_module.bound_terms(diffusion, predicted, log_var, x, x_t, index)
-    assert bound.shape == (400,)
-    assert bound.mean().item() == pytest.approx(bits, rel=0.01)
 
 
 @pytest.mark.equation(
     "16.12", of="ditbook.diffusion.losses.hybrid_loss", against="step-0 loss of DiT: 1 for the noise, 0.01615 bits"
 )
-def test_hybrid_loss_at_step_0_of_training(diffusion):
+def test_hybrid_loss_at_step_0_of_training(with_head):
     t = torch.arange(1000)
     x, eps = normal(0, 1000, 4, 16, 16), normal(1, 1000, 4, 16, 16)
-    loss = losses.hybrid_loss(silent, diffusion, x, t, eps).item()
+    loss = losses.hybrid_loss(silent, with_head, x, t, eps).item()
     assert loss - eps.square().mean().item() == pytest.approx(0.01615, rel=0.01)
     assert loss == pytest.approx(1.016, abs=0.005)
 
 
-def test_a_perfect_head_leaves_the_bound_at_zero(diffusion):
-    x, eps, t = normal(0, 4, 1, 4, 4), normal(1, 4, 1, 4, 4), torch.tensor([1, 20, 500, 999])
-    x_t = diffusion.add_noise(x, t, eps)
-    _, log_var = gaussian.split_variance(diffusion, torch.cat([eps, -torch.ones_like(eps)], dim=1), x_t, t)
-    bound = bound_module.bound_terms(diffusion, eps, log_var, x, x_t, t)
-    torch.testing.assert_close(bound, torch.zeros_like(bound), rtol=0, atol=1e-9)
-
-
-def test_the_bound_trains_only_the_variance_head(diffusion):
+def test_the_bound_trains_only_the_variance_head(with_head):
     x, eps, t = normal(0, 3, 1, 4, 4), normal(1, 3, 1, 4, 4), torch.tensor([0, 30, 900])
     noise = normal(2, 3, 1, 4, 4).requires_grad_()
     logits = normal(3, 3, 1, 4, 4).requires_grad_()
@@ -135,105 +81,53 @@ def test_the_bound_trains_only_the_variance_head(diffusion):
     def model(x, t):
         return torch.cat([noise, logits], dim=1)
 
-    losses.hybrid_loss(model, diffusion, x, t, eps).backward()
+    losses.hybrid_loss(model, with_head, x, t, eps).backward()
     torch.testing.assert_close(noise.grad, 2 * (noise - eps).detach() / eps.numel())  # of the simple loss alone
     assert (logits.grad.flatten(1).abs().sum(1) > 0).all()
 
 
-def test_the_bound_counts_in_bits(diffusion):
-    x, eps, t = normal(0, 2, 1, 4, 4), normal(1, 2, 1, 4, 4), torch.tensor([5, 700])
-    x_t = diffusion.add_noise(x, t, eps)
-    predicted, log_var = gaussian.split_variance(diffusion, silent(x_t, t), x_t, t)
-    true_mean, true_variance = diffusion.posterior(x, x_t, t)
-    beta, alpha_bar = diffusion.betas[t].view(-1, 1, 1, 1), diffusion.alpha_bar[t].view(-1, 1, 1, 1)
-    mean = (x_t - beta / (1 - alpha_bar).sqrt() * predicted) / (1 - beta).sqrt()
-    nats = torch.distributions.kl_divergence(
-        torch.distributions.Normal(true_mean, true_variance.sqrt().expand_as(x)),
-        torch.distributions.Normal(mean, (log_var / 2).exp()),
-    )
-    bound = bound_module.bound_terms(diffusion, predicted, log_var, x, x_t, t)
-    torch.testing.assert_close(bound, nats.flatten(1).mean(1) / math.log(2))
+def test_hybrid_loss_needs_a_variance_head(diffusion):
+    x = normal(0, 2, 1, 2, 2)
+    with pytest.raises(ValueError, match="learn_sigma=True"):
+        losses.hybrid_loss(lambda x, t: x, diffusion, x, torch.tensor([1, 2]), x)
+    with pytest.raises(ValueError, match="take 'mean' or 'none'"):
+        losses.simple_loss(lambda x, t: x, diffusion, x, torch.tensor([1, 2]), x, reduction="sum")
 
 
-def chain_bound(diffusion, slope, variance, end_variance, x):
-    """Bound (10.8) of one pixel x, in nats, for the steps N(slope[t]·x_t, variance[t]) from N(0, end_variance).
+class Conditional(torch.nn.Module):
+    """Predicts from image, time and label; label 9 means none. Keeps the labels it was called with."""
 
-    The expectation over x_t is that of a square, so ten points of Gauss and Hermite give it exactly.
-    """
-    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(10))
-    total = torch.zeros_like(x)
-    for t in range(diffusion.num_steps):
-        start, index = x.repeat_interleave(10).view(-1, 1, 1, 1), torch.full((10 * len(x),), t)
-        x_t = diffusion.add_noise(start, index, nodes.repeat(len(x)).view(-1, 1, 1, 1))
-        share = diffusion.posterior(torch.ones_like(x_t), torch.zeros_like(x_t), index)[0]  # of x_start in the mean
-        kept = diffusion.posterior(torch.zeros_like(x_t), torch.ones_like(x_t), index)[0]  # of x_t
-        guess = (slope[t] - kept) / share * x_t  # the x_start that puts the mean at slope·x_t
-        eps = (x_t - diffusion.alpha_bar[t].sqrt() * guess) / (1 - diffusion.alpha_bar[t]).sqrt()
-        log_var = variance[t].log().expand_as(x_t)
-        bits = bound_module.bound_terms(diffusion, eps, log_var, start, x_t, index)
-        total += math.log(2) * (bits.view(-1, 10) * weights / weights.sum()).sum(1)
-    mean, var = diffusion.alpha_bar[-1].sqrt() * x, (1 - diffusion.alpha_bar[-1]).expand_as(x)
-    return total + bound_module.gaussian_kl(mean, var.log(), torch.zeros_like(x), end_variance.log().expand_as(x))
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def null_condition(self, y):
+        return {"y": torch.full_like(y, 9)}
+
+    def forward(self, x, t, y):
+        self.labels = y
+        return (torch.sin(x) + 0.1 * y.view(-1, 1, 1, 1) + 0.001 * t.view(-1, 1, 1, 1)).repeat(1, self.channels, 1, 1)
 
 
-@pytest.mark.equation("10.8", of="ditbook.diffusion.bound.bound_terms", against="exact likelihood of a Gaussian chain")
-def test_the_bound_lies_above_the_likelihood_and_touches_it():
-    """Where the data are Gaussian the best reverse steps are known: with them the bound is the likelihood itself."""
-    diffusion = GaussianDiffusion(torch.tensor([0.02, 0.1, 0.3, 0.5]))
-    data, x = 0.3**2, torch.tensor([-0.7, -0.1, 0.2, 0.6], dtype=torch.float64)
-    noisy = diffusion.alpha_bar * data + 1 - diffusion.alpha_bar  # variance of x_t
-    before = torch.cat([noisy.new_tensor([data]), noisy[:-1]])
-    slope = diffusion.alphas.sqrt() * before / noisy
-    variance = before * diffusion.betas / noisy
-
-    def nll(slope, variance):  # of the bin of width 2/255 around x, the chain's steps multiplied out
-        spread = noisy[-1]
-        for m, v in zip(reversed(slope), reversed(variance), strict=True):
-            spread = m**2 * spread + v
-        return 0.5 * (x**2 / spread + (2 * math.pi * spread).log()) - math.log(2 / 255)
-
-    exact = chain_bound(diffusion, slope, variance, noisy[-1], x)
-    torch.testing.assert_close(exact, nll(slope, variance), rtol=0, atol=2e-4)
-    for worse_slope, worse_variance in ((0.9 * slope, variance), (slope, 1.3 * variance), (slope, 0.8 * variance)):
-        gap = chain_bound(diffusion, worse_slope, worse_variance, noisy[-1], x) - nll(worse_slope, worse_variance)
-        assert (gap > 0.003).all()
+@pytest.mark.parametrize("learn_sigma", [False, True])
+def test_a_training_step_draws_time_noise_and_dropout_in_this_order(learn_sigma):
+    diffusion = GaussianDiffusion(schedules.linear(1000), learn_sigma=learn_sigma)
+    model, x, y = Conditional(1 + learn_sigma), normal(0, 64, 1, 2, 2), torch.arange(64) % 9
+    found = losses.denoising_loss(model, diffusion, x, torch.Generator().manual_seed(5), dropout=0.3, y=y)
+    generator = torch.Generator().manual_seed(5)
+    t = torch.randint(1000, (64,), generator=generator)
+    eps = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    dropped = torch.rand(64, generator=generator) < 0.3
+    assert 0 < dropped.sum() < 64
+    assert torch.equal(model.labels, torch.where(dropped, 9, y))
+    loss = losses.hybrid_loss if learn_sigma else losses.simple_loss
+    assert torch.equal(found, loss(model, diffusion, x, t, eps, y=torch.where(dropped, 9, y)))
 
 
-@pytest.mark.equation(
-    "16.19", of="ditbook.diffusion.bound.variational_bound", against="torch.distributions, term by term"
-)
-def test_the_whole_bound():
-    diffusion = GaussianDiffusion(torch.linspace(0.1, 0.5, 5, dtype=torch.float64))
-    x = (normal(0, 3, 1, 2, 2).clamp(-1, 1) * 127.5).round() / 127.5
-    y = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64).view(-1, 1, 1, 1)
-
-    def model(x, t, y):
-        return torch.cat([0.4 * x + y, torch.tanh(x) + 0.1 * t.view(-1, 1, 1, 1)], dim=1)
-
-    noise = torch.Generator().manual_seed(7)
-    found = bound_module.variational_bound(model, diffusion, x, torch.Generator().manual_seed(7), y=y)
-    for step in range(5):
-        t = torch.full((3,), step)
-        x_t = diffusion.add_noise(x, t, torch.randn(x.shape, generator=noise))
-        eps, v = model(x_t, t, y).chunk(2, dim=1)
-        guess = (x_t - (1 - diffusion.alpha_bar[step]).sqrt() * eps) / diffusion.alpha_bar[step].sqrt()
-        (mean, variance), (truth, _) = diffusion.posterior(guess, x_t, t), diffusion.posterior(x, x_t, t)
-        if step == 0:
-            variance = diffusion.posterior_variance[1]  # the first is zero
-        beta = diffusion.betas[step]
-        variances = {"posterior": variance, "beta": beta, "learned": beta ** ((1 + v) / 2) * variance ** ((1 - v) / 2)}
-        for name, chosen in variances.items():
-            reverse = torch.distributions.Normal(mean, torch.as_tensor(chosen).expand_as(x).sqrt())
-            if step == 0:
-                inside = reverse.cdf(torch.where(x > 0.999, math.inf, x + 1 / 255)) - reverse.cdf(
-                    torch.where(x < -0.999, -math.inf, x - 1 / 255)
-                )
-                term = -inside.clamp(min=1e-12).log2().mean()
-            else:
-                forward = torch.distributions.Normal(truth, torch.as_tensor(variance).expand_as(x).sqrt())
-                term = torch.distributions.kl_divergence(forward, reverse).mean() / math.log(2)
-            assert found[name][step].item() == pytest.approx(term.item(), rel=1e-6)
-    last = torch.distributions.Normal(diffusion.alpha_bar[-1].sqrt() * x, (1 - diffusion.alpha_bar[-1]).sqrt())
-    prior = torch.distributions.kl_divergence(last, torch.distributions.Normal(0.0, 1.0)).mean() / math.log(2)
-    assert {len(terms) for terms in found.values()} == {6}
-    assert all(terms[-1].item() == pytest.approx(prior.item(), rel=1e-6) for terms in found.values())
+def test_without_dropout_no_null_condition_is_needed(diffusion):
+    x = normal(0, 4, 1, 2, 2)
+    losses.denoising_loss(lambda x, t, y: x, diffusion, x, torch.Generator().manual_seed(0), y=torch.arange(4))
+    with pytest.raises(ValueError, match=r"function has no null_condition\(\*\*condition\)"):
+        losses.denoising_loss(
+            lambda x, t, y: x, diffusion, x, torch.Generator().manual_seed(0), dropout=0.1, y=torch.arange(4)
+        )

@@ -1,5 +1,7 @@
 """Our schedules and sampling steps against diffusers' schedulers, over whole trajectories."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -30,10 +32,9 @@ def trajectory(scheduler, model, x, generator, **step):
     return images
 
 
-def ours(sampler, diffusion, model, x, generator, **options):
-    images = []
-    sampler(model, x, diffusion, generator=generator, callback=lambda i, x, _: images.append(x), **options)
-    return images
+def ours(step, diffusion, model, x, generator, clip):
+    frames = samplers.progressive(model, x, diffusion, step=step, generator=generator, clip=clip)
+    return [frame.x for frame in frames]
 
 
 def assert_same(first, second, tolerance=2e-4):
@@ -63,37 +64,29 @@ def test_add_noise_and_velocity():
     x, eps, t = start(0), start(1), torch.tensor([10, 800])
     torch.testing.assert_close(diffusion.add_noise(x, t, eps), scheduler.add_noise(x, eps, t), rtol=1e-5, atol=1e-5)
     x_t = diffusion.add_noise(x, t, eps)
-    velocity = diffusion.predict(eps, x_t, t, "eps").v
+    velocity = diffusion.convert(eps, x_t, t, "eps").v
     torch.testing.assert_close(velocity, scheduler.get_velocity(x, eps, t), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("variance", ["large", "small"])
+@pytest.mark.parametrize(("variance", "fixed"), [("beta", "large"), ("posterior", "small")])
 @pytest.mark.parametrize("clip", [None, 1.0])
 @pytest.mark.parametrize(
     ("parameterization", "theirs"), [("eps", "epsilon"), ("x_start", "sample"), ("v", "v_prediction")]
 )
-def test_ddpm_trajectory(variance, clip, parameterization, theirs):
+def test_ddpm_trajectory(variance, fixed, clip, parameterization, theirs):
     scheduler = diffusers.DDPMScheduler(
         num_train_timesteps=60,
         beta_start=0.002,
         beta_end=0.2,
-        variance_type=f"fixed_{variance}",
+        variance_type=f"fixed_{fixed}",
         clip_sample=clip is not None,
         prediction_type=theirs,
     )
-    diffusion = GaussianDiffusion(schedules.linear(60, 0.002, 0.2))
+    diffusion = GaussianDiffusion(schedules.linear(60, 0.002, 0.2), predicts=parameterization)
     scheduler.set_timesteps(60)
     wanted = trajectory(scheduler, fake, start(), torch.Generator().manual_seed(3))
-    images = ours(
-        samplers.ddpm,
-        diffusion,
-        fake,
-        start(),
-        torch.Generator().manual_seed(3),
-        variance=variance,
-        clip=clip,
-        parameterization=parameterization,
-    )
+    step = partial(samplers.ddpm, variance=variance)
+    images = ours(step, diffusion, fake, start(), torch.Generator().manual_seed(3), clip)
     assert_same(images, wanted)
 
 
@@ -106,7 +99,7 @@ def test_ddpm_trajectory_with_a_variance_head():
     )
     scheduler.set_timesteps(60)
     wanted = trajectory(scheduler, with_head, start(), torch.Generator().manual_seed(3))
-    diffusion = GaussianDiffusion(schedules.linear(60, 0.002, 0.2))
+    diffusion = GaussianDiffusion(schedules.linear(60, 0.002, 0.2), learn_sigma=True)
     generator = torch.Generator().manual_seed(3)
     # the two clip the log variance of the last step apart, but no noise is added there
     assert_same(ours(samplers.ddpm, diffusion, with_head, start(), generator, clip=1.0), wanted)
@@ -118,10 +111,12 @@ def test_ddpm_trajectory_of_fewer_steps(count):
     scheduler = diffusers.DDPMScheduler(variance_type="fixed_small", clip_sample=True, **BETAS)
     scheduler.set_timesteps(count)
     chosen = sorted(scheduler.timesteps.tolist())
-    diffusion = GaussianDiffusion(schedules.linear(1000)).at_timesteps(chosen)
+    diffusion = GaussianDiffusion(schedules.linear(1000)).subsequence(chosen)
     wanted = trajectory(scheduler, fake, start(), torch.Generator().manual_seed(3))
     generator = torch.Generator().manual_seed(3)
-    assert_same(ours(samplers.ddpm, diffusion, fake, start(), generator, variance="small", clip=1.0), wanted)
+    assert_same(
+        ours(partial(samplers.ddpm, variance="posterior"), diffusion, fake, start(), generator, clip=1.0), wanted
+    )
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace"])
@@ -134,10 +129,10 @@ def test_ddim_trajectory(spacing, clip, eta):
     scheduler.set_timesteps(20 if spacing == "leading" else 1000)
     diffusion = GaussianDiffusion(schedules.linear(1000))
     if spacing == "leading":
-        diffusion = diffusion.at_timesteps(sorted(scheduler.timesteps.tolist()))
+        diffusion = diffusion.subsequence(sorted(scheduler.timesteps.tolist()))
     step = {"eta": eta, "use_clipped_model_output": clip is not None}  # we recompute the noise from a clipped image
     wanted = trajectory(scheduler, fake, start(), torch.Generator().manual_seed(3), **step)
-    images = ours(samplers.ddim, diffusion, fake, start(), torch.Generator().manual_seed(3), eta=eta, clip=clip)
+    images = ours(partial(samplers.ddim, eta=eta), diffusion, fake, start(), torch.Generator().manual_seed(3), clip)
     assert_same(images, wanted, 5e-4)
 
 

@@ -1,131 +1,170 @@
-"""Samplers, all of one signature: `sampler(model, x, diffusion, *, generator, clip, …, **condition)`.
+"""From a model to samples: one loop, and steps that fit into it.
 
-They start from noise `x` at the last step of `diffusion` and return images. For fewer steps pass
-`diffusion.respace(count)`. A model with twice the channels of `x` is taken to have a variance head.
+A step is a function `step(x, i, run) → x` that takes the noisy images of index `i` to those of index i − 1. It calls
+`run.denoise(x, i)` as often as it likes, draws noise by `run.noise(x)` and finds earlier predictions in `run.history`.
+Hyperparameters of a step are bound by `functools.partial(ddim, eta=1.0)`; a step may wrap another one.
+Letters: `B` batch, `C` channels.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization, Prediction, split_variance
+from ditbook import rng
+from ditbook.diffusion.gaussian import GaussianDiffusion, Model, Prediction
 
-Model = Callable[..., Tensor]
-Callback = Callable[[int, Tensor, Prediction], None]
-
-
-def _ask(
-    model: Model,
-    x: Tensor,
-    t: Tensor,
-    diffusion: GaussianDiffusion,
-    parameterization: Parameterization,
-    clip: float | None,
-    condition: dict[str, Tensor],
-) -> tuple[Prediction, Tensor | None]:
-    """Query the model; give its prediction, x₀ clipped if asked, and its log variance if it has that head."""
-    output = model(x, diffusion.model_time(t), **condition)
-    log_var = None
-    if output.shape[1] == 2 * x.shape[1]:
-        output, log_var = split_variance(diffusion, output, x, t)
-    prediction = diffusion.predict(output, x, t, parameterization)
-    if clip is not None:
-        prediction = diffusion.predict(prediction.x_start.clamp(-clip, clip), x, t, "x_start")
-    return prediction, log_var
+ORDER = 4  # predictions that `Run.history` keeps: enough for a multistep method of that order
 
 
-def _steps(diffusion: GaussianDiffusion, label: str, progress: bool) -> "tqdm[int]":
-    return tqdm(reversed(range(diffusion.num_steps)), total=diffusion.num_steps, desc=label, disable=not progress)
+@dataclass
+class Run:
+    """One run of a sampler: what its steps may use.
+
+    Args:
+        model: `model(x, t, **condition)`.
+        diffusion: the process, respaced or not.
+        condition: passed to the model, each (B, …).
+        clip: bound of the predicted clean image, or None.
+        generator: source of fresh noise, or None for deterministic steps.
+    """
+
+    model: Model
+    diffusion: GaussianDiffusion
+    condition: Mapping[str, Tensor]
+    clip: float | None
+    generator: torch.Generator | None
+    history: deque[Prediction] = field(default_factory=lambda: deque(maxlen=ORDER))  # newest last
+
+    def timesteps(self, x: Tensor, i: int) -> Tensor:
+        """The index `i` for each sample, (B,)."""
+        return torch.full((len(x),), i, device=x.device)
+
+    def denoise(self, x: Tensor, i: int) -> Prediction:
+        """The model's prediction for `x` at index `i`, its clean image clipped if the run clips."""
+        t = self.timesteps(x, i)
+        output = self.model(x, self.diffusion.training_timesteps(t), **self.condition)
+        prediction = self.diffusion.predict(output, x, t)
+        if self.clip is not None:
+            bounded = self.diffusion.convert(prediction.x_start.clamp(-self.clip, self.clip), x, t, "x_start")
+            prediction = Prediction(bounded.x_start, bounded.eps, bounded.v, prediction.log_variance)
+        self.history.append(prediction)
+        return prediction
+
+    def noise(self, x: Tensor) -> Tensor:
+        """Fresh standard normal noise of the shape of `x`.
+
+        Raises:
+            ValueError: the run has no generator.
+        """
+        if self.generator is None:
+            raise ValueError("this step draws noise: pass generator=torch.Generator().manual_seed(…)")
+        return rng.randn(x.shape, self.generator, x)
+
+
+Step = Callable[[Tensor, int, Run], Tensor]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The state of a run after a step: the index it left, the noisy images now, and the last prediction."""
+
+    i: int
+    x: Tensor
+    prediction: Prediction
+
+
+def ddpm(x: Tensor, i: int, run: Run, *, variance: Literal["beta", "posterior", "learned"] | None = None) -> Tensor:
+    """Ancestral sampling: the posterior mean of the predicted clean image, and fresh noise.
+
+    Args:
+        variance: of the noise: β, the posterior variance, or that of the variance head. By default the head's if the
+            process has one, and β otherwise.
+
+    Raises:
+        ValueError: an unknown variance, or "learned" without a variance head.
+
+    Source: Ho et al. 2020, algorithm 2; Nichol & Dhariwal 2021 for the learned variance.
+    """
+    diffusion, t = run.diffusion, run.timesteps(x, i)
+    prediction = run.denoise(x, i)
+    mean, log_variance = diffusion.posterior(prediction.x_start, x, t)
+    if variance is None:
+        variance = "learned" if diffusion.learn_sigma else "beta"
+    if variance == "learned" and prediction.log_variance is not None:
+        log_variance = prediction.log_variance
+    elif variance == "beta":
+        log_variance = diffusion.coefficient("log_betas", t, x)
+    elif variance != "posterior":
+        raise ValueError(
+            f"variance {variance!r}: take 'beta', 'posterior', or 'learned' where there is a variance head"
+        )
+    return mean + (0.5 * log_variance).exp() * run.noise(x) if i > 0 else mean  # (10.14)
+
+
+def ddim(x: Tensor, i: int, run: Run, *, eta: float = 0.0) -> Tensor:
+    """Implicit sampling: with `eta` = 0 the starting noise determines the image, and few steps are enough.
+
+    Args:
+        eta: 0 adds no noise, 1 as much as `ddpm` with the posterior variance. A variance head is ignored.
+
+    Source: Song et al. 2021, equations 12 and 16.
+    """
+    prediction = run.denoise(x, i)
+    before, now = run.diffusion.alpha_bar_prev[i].item(), run.diffusion.alpha_bar[i].item()
+    sigma = eta * ((1 - before) / (1 - now) * (1 - now / before)) ** 0.5
+    x = before**0.5 * prediction.x_start + max(0.0, 1 - before - sigma**2) ** 0.5 * prediction.eps
+    return x + sigma * run.noise(x) if eta > 0 and i > 0 else x
 
 
 @torch.no_grad()
-def ddpm(
+def progressive(
     model: Model,
     x: Tensor,
     diffusion: GaussianDiffusion,
     *,
-    generator: torch.Generator | None = None,
-    parameterization: Parameterization = "eps",
+    step: Step = ddim,
     clip: float | None = None,
-    variance: Literal["large", "small"] = "large",
-    callback: Callback | None = None,
+    generator: torch.Generator | None = None,
     progress: bool = False,
     **condition: Tensor,
-) -> Tensor:
-    """Ancestral sampling: at each step the posterior mean of the predicted image, and fresh noise.
+) -> Iterator[Frame]:
+    """Run a sampler and give the state after each step.
 
     Args:
-        model: `model(x, t, **condition)`.
-        x: standard normal noise, (B, C, …).
-        diffusion: the process, respaced or not.
-        generator: source of the noise.
-        parameterization: what the model predicts.
+        model: `model(x, t, **condition)`; wrap it in `ClassifierFreeGuidance` for guidance.
+        x: standard normal noise, (B, C, …), at the last index of `diffusion`.
+        diffusion: the process. For fewer steps pass `diffusion.respace(count)`.
+        step: the sampler.
         clip: bound of the predicted clean image, 1 for pixels in [−1, 1]; none for latents.
-        variance: without a variance head, β (`"large"`) or the posterior variance (`"small"`).
-        callback: called after each step with index, noisy image and prediction.
+        generator: source of fresh noise, for steps that draw any.
         progress: show a bar.
         condition: passed to the model, each (B, …).
 
     Returns:
-        Images, (B, C, …).
-
-    Source: Ho et al. 2020, algorithm 2; Nichol & Dhariwal 2021 for the learned variance.
+        An iterator over `Frame`; the last one holds the samples.
     """
-    log_vars = diffusion.posterior_log_variance
-    if variance == "large":  # the first step has no noise of its own; the papers' code takes the posterior's there
-        log_vars = torch.cat([log_vars[:1], diffusion.betas[1:].log()])
-    for i in _steps(diffusion, "DDPM", progress):
-        t = torch.full((len(x),), i, device=x.device)
-        prediction, log_var = _ask(model, x, t, diffusion, parameterization, clip, condition)
-        if log_var is None:
-            log_var = diffusion.at(log_vars, t, x)
-        x, _ = diffusion.posterior(prediction.x_start, x, t)
-        if i > 0:
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            x = x + (0.5 * log_var).exp() * noise  # (10.14)
-        if callback:
-            callback(i, x, prediction)
-    return x
+    run = Run(model, diffusion, condition, clip, generator)
+    for i in tqdm(reversed(range(diffusion.num_steps)), total=diffusion.num_steps, disable=not progress):
+        x = step(x, i, run)
+        yield Frame(i, x, run.history[-1])
 
 
-@torch.no_grad()
-def ddim(
+def sample(
     model: Model,
     x: Tensor,
     diffusion: GaussianDiffusion,
     *,
-    generator: torch.Generator | None = None,
-    parameterization: Parameterization = "eps",
+    step: Step = ddim,
     clip: float | None = None,
-    eta: float = 0.0,
-    callback: Callback | None = None,
+    generator: torch.Generator | None = None,
     progress: bool = False,
     **condition: Tensor,
 ) -> Tensor:
-    """Implicit sampling: with `eta` = 0 the noise `x` decides the image, and few steps are enough.
-
-    Args:
-        eta: 0 adds no noise, 1 as much as `ddpm` with the small variance. The others are those of `ddpm`.
-            A variance head is ignored.
-
-    Returns:
-        Images, (B, C, …).
-
-    Source: Song et al. 2021, equations 12 and 16.
-    """
-    before, now = diffusion.alpha_bar_prev, diffusion.alpha_bar
-    sigmas = eta * ((1 - before) / (1 - now) * (1 - now / before)).sqrt()
-    for i in _steps(diffusion, "DDIM", progress):
-        t = torch.full((len(x),), i, device=x.device)
-        prediction, _ = _ask(model, x, t, diffusion, parameterization, clip, condition)
-        direction = diffusion.at((1 - before - sigmas**2).clamp(min=0).sqrt(), t, x)
-        x = diffusion.at(before.sqrt(), t, x) * prediction.x_start + direction * prediction.eps
-        if eta > 0 and i > 0:
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            x = x + diffusion.at(sigmas, t, x) * noise
-        if callback:
-            callback(i, x, prediction)
-    return x
+    """Samples (B, C, …) from noise: the last frame of `progressive`, which has the same arguments."""
+    frames = progressive(model, x, diffusion, step=step, clip=clip, generator=generator, progress=progress, **condition)
+    return deque(frames, maxlen=1).pop().x

@@ -6,45 +6,12 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
-import IPython.display
-import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from PIL import Image
 
 from ditbook import plotting
-
-ALT = "Two lines that cross"
-
-
-@pytest.fixture(autouse=True)
-def _untouched_settings():
-    with mpl.rc_context():
-        yield
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """Collects the images that `show` displays, and what it says of them; `Image` takes what that of Colab takes."""
-    seen = []
-
-    class Image7(IPython.display.Image):
-        def __init__(self, data, format, width):
-            super().__init__(data=data, format=format, width=width)
-
-    monkeypatch.setattr("IPython.display.Image", Image7)
-    monkeypatch.setattr("IPython.display.display", lambda image, metadata: seen.append((image, metadata)))
-    return seen
-
-
-def lines():
-    fig, axes = plt.subplots()
-    axes.plot([0, 1], [0, 1])
-    axes.plot([0, 1], [1, 0])
-    axes.set(title="Lines", xlabel="x")
-    return fig
 
 
 def drawn(fig) -> np.ndarray:
@@ -52,54 +19,6 @@ def drawn(fig) -> np.ndarray:
     buffer = io.BytesIO()
     fig.savefig(buffer, dpi=72)
     return np.asarray(Image.open(buffer).convert("RGB"))
-
-
-class TestShow:
-    def test_the_picture_carries_alt_text_and_half_its_width(self, shown):
-        plotting.use_style()
-        plotting.show(lines(), alt=f"  {ALT} ")
-        image, metadata = shown[0]
-        png, own = image._repr_png_()
-        png = base64.b64decode(png) if isinstance(png, str) else png
-        picture = Image.open(io.BytesIO(png))
-        assert (own, metadata) == ({"width": 576}, {"image/png": {"alt": ALT}})
-        assert picture.width == 1152
-
-    def test_the_same_figure_gives_the_same_bytes_on_an_opaque_background(self, shown):
-        plotting.use_style()
-        mpl.rcParams["savefig.transparent"] = True
-        plotting.show(lines(), alt=ALT)
-        plotting.show(lines(), alt=ALT)
-        first, second = (image.data for image, _ in shown)
-        assert first == second
-        picture = Image.open(io.BytesIO(first))
-        assert picture.convert("RGBA").getextrema()[3] == (255, 255)
-        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
-        assert "Software" not in picture.info
-
-    def test_the_figure_is_closed(self, shown):
-        plotting.show(lines(), alt=ALT)
-        assert plt.get_fignums() == []
-
-    @pytest.mark.parametrize("alt", ["", "A figure", " " * 20])
-    def test_alt_text_that_says_nothing_is_refused(self, alt, shown):
-        with pytest.raises(ValueError, match="10 characters"):
-            plotting.show(lines(), alt=alt)
-        assert shown == []
-        plt.close("all")
-
-
-def test_style_sets_font_background_and_colours():
-    plotting.use_style()
-    assert mpl.rcParams["font.sans-serif"] == ["DejaVu Sans"]
-    assert mpl.rcParams["axes.prop_cycle"].by_key()["color"] == list(plotting.COLORS.values())
-    assert mpl.rcParams["figure.facecolor"] == "white"
-    assert mpl.rcParams["font.size"] >= 11
-
-
-def test_colours_are_those_of_okabe_and_ito():
-    okabe_ito = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
-    assert set(plotting.COLORS.values()) == okabe_ito
 
 
 class TestGrid:
@@ -259,30 +178,3 @@ class TestSlider:
     def test_bad_input_is_refused(self, changes, message):
         with pytest.raises(ValueError, match=message):
             self.make(**changes)
-
-
-class TestDrawing:
-    @pytest.fixture
-    def ax(self):
-        fig, ax = plt.subplots()
-        yield ax
-        plt.close(fig)
-
-    def test_a_box_is_centred_and_coloured_by_its_kind(self, ax):
-        plotting.box(ax, 2.0, 3.0, "attention", "told", width=1.0, height=0.5)
-        (patch,), (text,) = ax.patches, ax.texts
-        assert patch.get_bbox().bounds == (1.5, 2.75, 1.0, 0.5)
-        assert mpl.colors.to_hex(patch.get_facecolor()) == plotting.KINDS["told"][0]
-        assert (text.get_text(), text.get_position(), text.get_ha(), text.get_va()) == (
-            "attention", (2.0, 3.0), "center", "center",
-        )  # fmt: skip
-
-    def test_an_arrow_runs_through_its_points_and_ends_in_a_head(self, ax):
-        plotting.arrow(ax, (0, 0), (0, 2), (3, 2))
-        assert ax.lines[0].get_xydata().tolist() == [[0, 0], [0, 2]]
-        assert (ax.texts[0].xyann, ax.texts[0].xy) == ((0, 2), (3, 2))
-        assert ax.texts[0].arrow_patch is not None
-
-    def test_an_unknown_kind_is_refused(self, ax):
-        with pytest.raises(ValueError, match="no kind of box 'x'; there are data, learned, told, fixed"):
-            plotting.box(ax, 0, 0, "a", "x")

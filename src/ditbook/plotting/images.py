@@ -1,7 +1,4 @@
-"""One look for all figures of the book: opaque background, colours that colour-blind readers can tell apart, alt text.
-
-A figure cell ends in `show(fig, alt="…")`. One point of text is one pixel of the page, because figures are stored
-at 144 dots per inch and shown at half their size, which keeps them sharp on dense screens.
+"""Grids of images, film strips, and a slider.
 
 Letters: `N` images, `T` frames, `C H W` channels, height, width.
 """
@@ -17,91 +14,18 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.style
 import numpy as np
-from cycler import cycler
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+
+from ditbook.plotting.style import checked_alt
 
 if TYPE_CHECKING:
     from IPython.display import HTML
-    from matplotlib.axes import Axes
 
-# Okabe and Ito, "Color Universal Design", 2008: eight colours that readers with any colour vision can tell apart.
-COLORS = {
-    "blue": "#0072B2",
-    "orange": "#E69F00",
-    "green": "#009E73",
-    "vermillion": "#D55E00",
-    "purple": "#CC79A7",
-    "sky": "#56B4E9",
-    "black": "#000000",
-    "yellow": "#F0E442",
-}
-# Fill and edge of a box in a drawing: what flows, what is learned, what a model is told, what is fixed.
-KINDS = {
-    "data": ("#dcebf8", "#0072b2"),
-    "learned": ("#fdebcb", "#b87400"),
-    "told": ("#d5f0e6", "#00735a"),
-    "fixed": ("#ededed", "#6b6b6b"),
-}
-DPI = 144  # stored dots per inch; a page shows 72, so half of them
 PAGE = 680  # pixels: the width of a column of text in the built book
 IMAGE = 60  # pixels: about how wide a small image is drawn
 GAP = 6  # pixels between images
 TEXT = 11  # pixels: the height of a title over an image
-SHORTEST_ALT = 10  # characters
-
-STYLE: dict[str, Any] = {
-    "figure.figsize": (8.0, 4.0),
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "savefig.facecolor": "white",
-    "savefig.transparent": False,
-    "axes.facecolor": "white",
-    "axes.prop_cycle": cycler(color=list(COLORS.values())),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.titlesize": 14,
-    "axes.labelsize": 13,
-    "grid.color": "#DDDDDD",
-    "lines.linewidth": 2.0,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 12,
-    "legend.frameon": False,
-    "image.cmap": "gray",
-    "image.interpolation": "nearest",
-}
-
-
-def use_style() -> None:
-    """Make matplotlib draw in the style of the book from here on."""
-    matplotlib.style.use(STYLE)
-
-
-def show(fig: Figure, alt: str) -> None:
-    """Display a figure as a PNG with alternative text, at half its stored size, and close it.
-
-    The PNG holds no date and no version, so that running the cell again stores the same bytes.
-
-    Raises:
-        ValueError: the alternative text has fewer than 10 characters.
-    """
-    from IPython.display import Image, display
-    from matplotlib import pyplot as plt
-
-    alt = _checked_alt(alt)
-    buffer = io.BytesIO()
-    fig.savefig(
-        buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}, pil_kwargs={"optimize": True}
-    )
-    plt.close(fig)
-    png = buffer.getvalue()
-    width = int.from_bytes(png[16:20], "big")  # where a PNG states its width
-    image = Image(data=png, format="png", width=width // 2)
-    display(image, metadata={"image/png": {"alt": alt}})  # Colab's IPython 7 has no Image(alt=…)
 
 
 def grid(
@@ -159,33 +83,6 @@ def grid(
     return fig
 
 
-def box(
-    ax: Axes, x: float, y: float, text: str, kind: str = "learned", width: float = 1.6, height: float = 0.6
-) -> None:
-    """Draw a box with its centre at (x, y) and a text inside, in units of the axes.
-
-    Args:
-        kind: one of `KINDS`.
-
-    Raises:
-        ValueError: no such kind.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"no kind of box {kind!r}; there are {', '.join(KINDS)}")
-    fill, edge = KINDS[kind]
-    corner = (x - width / 2, y - height / 2)
-    ax.add_patch(FancyBboxPatch(corner, width, height, "round,pad=0,rounding_size=0.1", fc=fill, ec=edge, lw=1.4))
-    ax.text(x, y, text, ha="center", va="center", fontsize=10.5, linespacing=1.15)
-
-
-def arrow(ax: Axes, *points: tuple[float, float]) -> None:
-    """Draw a line through the points, with a head at the last one."""
-    look: dict[str, Any] = {"color": "#333333", "lw": 1.4}
-    *way, end = points
-    ax.plot(*zip(*way, strict=True), **look)
-    ax.annotate("", end, way[-1], arrowprops={"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **look})
-
-
 def _text_width(texts: Sequence[str]) -> int:
     """About how many pixels the longest line takes."""
     return round(0.62 * TEXT * max((len(line) for text in texts for line in text.split("\n")), default=0))
@@ -218,7 +115,7 @@ def slider(frames: Any, labels: Sequence[str], alt: str, id: str) -> HTML:
     """
     from IPython.display import HTML
 
-    alt = _checked_alt(alt)
+    alt = checked_alt(alt)
     pixels = _pixels(frames)  # (T, H, W, C)
     count, height, width = pixels.shape[:3]
     if count < 2 or len(labels) != count:
@@ -275,11 +172,3 @@ def _pixels(images: Any) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError("the images hold values that are not finite, so there is nothing to draw")
     return np.rint((values.clip(-1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)  # (N, H, W, C)
-
-
-def _checked_alt(alt: str) -> str:
-    if len(alt.strip()) < SHORTEST_ALT:
-        raise ValueError(
-            f"the alternative text {alt!r} must say what the figure shows, in {SHORTEST_ALT} characters or more"
-        )
-    return alt.strip()

@@ -1,0 +1,109 @@
+"""The look of all figures, and how a figure is shown: opaque background, colors for every color vision, alt text.
+
+One point of text is one pixel of the page, because figures are stored at 144 dots per inch and shown at half their
+size, which keeps them sharp on dense screens.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.style
+from cycler import cycler
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito, "Color Universal Design", 2008: eight colours that readers with any colour vision can tell apart.
+COLORS = {
+    "blue": "#0072B2",
+    "orange": "#E69F00",
+    "green": "#009E73",
+    "vermillion": "#D55E00",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "black": "#000000",
+    "yellow": "#F0E442",
+}
+DPI = 144  # stored dots per inch; a page shows 72, so half of them
+SHORTEST_ALT = 10  # characters
+
+STYLE: dict[str, Any] = {
+    "figure.figsize": (8.0, 4.0),
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "savefig.transparent": False,
+    "axes.facecolor": "white",
+    "axes.prop_cycle": cycler(color=list(COLORS.values())),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.titlesize": 14,
+    "axes.labelsize": 13,
+    "grid.color": "#DDDDDD",
+    "lines.linewidth": 2.0,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 12,
+    "legend.frameon": False,
+    "image.cmap": "gray",
+    "image.interpolation": "nearest",
+}
+
+
+def use_style() -> None:
+    """Make matplotlib draw in the style of the book from here on."""
+    matplotlib.style.use(STYLE)
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display a figure as a PNG with alternative text, at half its stored size, and close it.
+
+    The PNG holds no date and no version, so that running the cell again stores the same bytes.
+
+    Raises:
+        ValueError: the alternative text has fewer than 10 characters.
+    """
+    from IPython.display import Image, display
+    from matplotlib import pyplot as plt
+
+    alt = checked_alt(alt)
+    buffer = io.BytesIO()
+    fig.savefig(
+        buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}, pil_kwargs={"optimize": True}
+    )
+    plt.close(fig)
+    png = buffer.getvalue()
+    width = int.from_bytes(png[16:20], "big")  # where a PNG states its width
+    image = Image(data=png, format="png", width=width // 2)
+    display(image, metadata={"image/png": {"alt": alt}})  # Colab's IPython 7 has no Image(alt=…)
+
+
+def log_ticks(ax: Axes, x: Sequence[float] | None = None, y: Sequence[float] | None = None) -> None:
+    """Make an axis logarithmic with ticks at the given values alone, written as plain numbers.
+
+    Args:
+        ax: the axes.
+        x: ticks of the horizontal axis; None leaves it as it is.
+        y: ticks of the vertical axis; None leaves it as it is.
+    """
+    for name, values in (("x", x), ("y", y)):
+        if values is not None:
+            ax.set(**{f"{name}scale": "log"})
+            axis = getattr(ax, f"{name}axis")
+            axis.set_ticks(list(values), [f"{value:,g}" for value in values])
+            axis.set_minor_locator(NullLocator())
+
+
+def checked_alt(alt: str) -> str:
+    """The alternative text, or a ValueError if it is too short to say anything."""
+    if len(alt.strip()) < SHORTEST_ALT:
+        raise ValueError(
+            f"the alternative text {alt!r} must say what the figure shows, in {SHORTEST_ALT} characters or more"
+        )
+    return alt.strip()

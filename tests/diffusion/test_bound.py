@@ -1,0 +1,158 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ditbook.diffusion import bound, schedules
+from ditbook.diffusion.gaussian import GaussianDiffusion
+
+
+@pytest.fixture(scope="module")
+def diffusion():
+    return GaussianDiffusion(schedules.linear(1000), learn_sigma=True)
+
+
+def normal(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def silent(x, t):
+    """A model at step 0 of training: every output zero."""
+    return x.new_zeros(len(x), 2 * x.shape[1], *x.shape[2:])
+
+
+@pytest.mark.equation("10.9", of="ditbook.diffusion.bound.gaussian_kl", against="squared distance over 2σ²; torch")
+def test_kl_of_gaussians():
+    mean_1, mean_2, log_1, log_2 = (normal(seed, 7) for seed in range(4))
+    equal = bound.gaussian_kl(mean_1, log_1, mean_2, log_1)
+    torch.testing.assert_close(equal, (mean_1 - mean_2) ** 2 / (2 * log_1.exp()))
+    first = torch.distributions.Normal(mean_1, (log_1 / 2).exp())
+    second = torch.distributions.Normal(mean_2, (log_2 / 2).exp())
+    wanted = torch.distributions.kl_divergence(first, second)
+    torch.testing.assert_close(bound.gaussian_kl(mean_1, log_1, mean_2, log_2), wanted)
+
+
+@pytest.mark.parametrize(("mean", "log_var"), [(0.1, -3.0), (-0.9, -9.0), (0.0, 1.0)])
+def test_likelihoods_of_all_pixel_values_sum_to_one(mean, log_var):
+    pixels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    nll = bound.discretized_nll(pixels, torch.full_like(pixels, mean), torch.full_like(pixels, log_var))
+    assert (-nll).exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(("t", "bits"), [(0, 1.988), (1, 0.63271), (10, 0.10778), (100, 0.014582), (999, 0.014722)])
+def test_bound_at_step_0_of_training(diffusion, t, bits):
+    x, eps = normal(0, 400, 4, 16, 16), normal(1, 400, 4, 16, 16)
+    index = torch.full((400,), t)
+    x_t = diffusion.add_noise(x, index, eps)
+    found = diffusion.predict(silent(x_t, index), x_t, index)
+    terms = bound.bound_terms(diffusion, found.x_start, found.log_variance, x, x_t, index)
+    assert terms.shape == (400,)
+    assert terms.mean().item() == pytest.approx(bits, rel=0.01)
+
+
+def test_a_perfect_head_leaves_the_bound_at_zero(diffusion):
+    x, eps, t = normal(0, 4, 1, 4, 4), normal(1, 4, 1, 4, 4), torch.tensor([1, 20, 500, 999])
+    x_t = diffusion.add_noise(x, t, eps)
+    found = diffusion.predict(torch.cat([eps, -torch.ones_like(eps)], dim=1), x_t, t)
+    terms = bound.bound_terms(diffusion, found.x_start, found.log_variance, x, x_t, t)
+    torch.testing.assert_close(terms, torch.zeros_like(terms), rtol=0, atol=1e-9)
+
+
+def test_the_bound_counts_in_bits(diffusion):
+    x, eps, t = normal(0, 2, 1, 4, 4), normal(1, 2, 1, 4, 4), torch.tensor([5, 700])
+    x_t = diffusion.add_noise(x, t, eps)
+    found = diffusion.predict(silent(x_t, t), x_t, t)
+    true_mean, true_log_variance = diffusion.posterior(x, x_t, t)
+    beta, alpha_bar = diffusion.betas[t].view(-1, 1, 1, 1), diffusion.alpha_bar[t].view(-1, 1, 1, 1)
+    mean = (x_t - beta / (1 - alpha_bar).sqrt() * found.eps) / (1 - beta).sqrt()
+    nats = torch.distributions.kl_divergence(
+        torch.distributions.Normal(true_mean, (true_log_variance / 2).exp().expand_as(x)),
+        torch.distributions.Normal(mean, (found.log_variance / 2).exp()),
+    )
+    terms = bound.bound_terms(diffusion, found.x_start, found.log_variance, x, x_t, t)
+    torch.testing.assert_close(terms, nats.flatten(1).mean(1) / math.log(2))
+
+
+def chain_bound(diffusion, slope, variance, end_variance, x):
+    """Bound (10.8) of one pixel x, in nats, for the steps N(slope[t]·x_t, variance[t]) from N(0, end_variance).
+
+    The expectation over x_t is that of a square, so ten points of Gauss and Hermite give it exactly.
+    """
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(10))
+    total = torch.zeros_like(x)
+    for t in range(diffusion.num_steps):
+        start, index = x.repeat_interleave(10).view(-1, 1, 1, 1), torch.full((10 * len(x),), t)
+        x_t = diffusion.add_noise(start, index, nodes.repeat(len(x)).view(-1, 1, 1, 1))
+        of_start = diffusion.posterior(torch.ones_like(x_t), torch.zeros_like(x_t), index)[
+            0
+        ]  # weight of x_start in the mean
+        of_noisy = diffusion.posterior(torch.zeros_like(x_t), torch.ones_like(x_t), index)[0]  # of x_t
+        guess = (slope[t] - of_noisy) / of_start * x_t  # the x_start that puts the mean at slope·x_t
+        log_var = variance[t].log().expand_as(x_t)
+        bits = bound.bound_terms(diffusion, guess, log_var, start, x_t, index)
+        total += math.log(2) * (bits.view(-1, 10) * weights / weights.sum()).sum(1)
+    mean, var = diffusion.alpha_bar[-1].sqrt() * x, (1 - diffusion.alpha_bar[-1]).expand_as(x)
+    return total + bound.gaussian_kl(mean, var.log(), torch.zeros_like(x), end_variance.log().expand_as(x))
+
+
+@pytest.mark.equation("10.8", of="ditbook.diffusion.bound.bound_terms", against="exact likelihood of a Gaussian chain")
+def test_the_bound_lies_above_the_likelihood_and_touches_it():
+    """Where the data are Gaussian the best reverse steps are known: with them the bound is the likelihood itself."""
+    diffusion = GaussianDiffusion(torch.tensor([0.02, 0.1, 0.3, 0.5]))
+    data, x = 0.3**2, torch.tensor([-0.7, -0.1, 0.2, 0.6], dtype=torch.float64)
+    noisy = diffusion.alpha_bar * data + 1 - diffusion.alpha_bar  # variance of x_t
+    before = torch.cat([noisy.new_tensor([data]), noisy[:-1]])
+    slope = diffusion.alphas.sqrt() * before / noisy
+    variance = before * diffusion.betas / noisy
+
+    def nll(slope, variance):  # of the bin of width 2/255 around x, the chain's steps multiplied out
+        spread = noisy[-1]
+        for m, v in zip(reversed(slope), reversed(variance), strict=True):
+            spread = m**2 * spread + v
+        return 0.5 * (x**2 / spread + (2 * math.pi * spread).log()) - math.log(2 / 255)
+
+    exact = chain_bound(diffusion, slope, variance, noisy[-1], x)
+    torch.testing.assert_close(exact, nll(slope, variance), rtol=0, atol=2e-4)
+    for worse_slope, worse_variance in ((0.9 * slope, variance), (slope, 1.3 * variance), (slope, 0.8 * variance)):
+        gap = chain_bound(diffusion, worse_slope, worse_variance, noisy[-1], x) - nll(worse_slope, worse_variance)
+        assert (gap > 0.003).all()
+
+
+@pytest.mark.equation(
+    "16.19", of="ditbook.diffusion.bound.variational_bound", against="torch.distributions, term by term"
+)
+def test_the_whole_bound():
+    diffusion = GaussianDiffusion(torch.linspace(0.1, 0.5, 5, dtype=torch.float64), learn_sigma=True)
+    x = (normal(0, 3, 1, 2, 2).clamp(-1, 1) * 127.5).round() / 127.5
+    y = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64).view(-1, 1, 1, 1)
+
+    def model(x, t, y):
+        return torch.cat([0.4 * x + y, torch.tanh(x) + 0.1 * t.view(-1, 1, 1, 1)], dim=1)
+
+    noise = torch.Generator().manual_seed(7)
+    found = bound.variational_bound(model, diffusion, x, torch.Generator().manual_seed(7), y=y)
+    for step in range(5):
+        t = torch.full((3,), step)
+        x_t = diffusion.add_noise(x, t, torch.randn(x.shape, generator=noise))
+        eps, v = model(x_t, t, y).chunk(2, dim=1)
+        guess = (x_t - (1 - diffusion.alpha_bar[step]).sqrt() * eps) / diffusion.alpha_bar[step].sqrt()
+        (mean, _), (truth, _) = diffusion.posterior(guess, x_t, t), diffusion.posterior(x, x_t, t)
+        variance = diffusion.posterior_variance[max(step, 1)]  # the first is zero
+        beta = diffusion.betas[step]
+        variances = {"posterior": variance, "beta": beta, "learned": beta ** ((1 + v) / 2) * variance ** ((1 - v) / 2)}
+        for name, chosen in variances.items():
+            reverse = torch.distributions.Normal(mean, torch.as_tensor(chosen).expand_as(x).sqrt())
+            if step == 0:
+                inside = reverse.cdf(torch.where(x > 0.999, math.inf, x + 1 / 255)) - reverse.cdf(
+                    torch.where(x < -0.999, -math.inf, x - 1 / 255)
+                )
+                term = -inside.clamp(min=1e-12).log2().mean()
+            else:
+                forward = torch.distributions.Normal(truth, torch.as_tensor(variance).expand_as(x).sqrt())
+                term = torch.distributions.kl_divergence(forward, reverse).mean() / math.log(2)
+            assert found[name][step].item() == pytest.approx(term.item(), rel=1e-6)
+    last = torch.distributions.Normal(diffusion.alpha_bar[-1].sqrt() * x, (1 - diffusion.alpha_bar[-1]).sqrt())
+    prior = torch.distributions.kl_divergence(last, torch.distributions.Normal(0.0, 1.0)).mean() / math.log(2)
+    assert {len(terms) for terms in found.values()} == {6}
+    assert all(terms[-1].item() == pytest.approx(prior.item(), rel=1e-6) for terms in found.values())
