@@ -27,7 +27,7 @@ def next_token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0, pad
         raise ValueError(f"smoothing must be in [0, 1), not {smoothing}")
     if logits.shape[:-1] != targets.shape:
         raise ValueError(
-            f"logits {tuple(logits.shape)} need targets {tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
+            f"targets {tuple(targets.shape)} for logits {tuple(logits.shape)}; expected (B, T) for (B, T, V)"
         )
     kept = targets != pad
     if targets.device.type == "cpu" and not kept.any():
