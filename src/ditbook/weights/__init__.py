@@ -54,7 +54,7 @@ def build(family: str, config: dict[str, Any]) -> nn.Module:
     Raises:
         ValueError: no such family, or the config has other fields or values that do not fit.
     """
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"no family of models {family!r}; there are {', '.join(FAMILIES)}")
     module, name = FAMILIES[family]
     model, configure = (getattr(import_module(module), cls) for cls in (name, f"{name}Config"))
