@@ -5,12 +5,24 @@ the last tokens (B,) and the state to logits (B, V) and the next state. Letters:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
+State = Any  # dictionaries, lists and tuples of tensors, the batch first, and of caches that `select` rows
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
+
+
+def _rows(state: State, rows: Tensor) -> State:
+    """The given rows of every tensor of a state."""
+    if isinstance(state, Tensor):
+        return state[rows]
+    if isinstance(state, dict):
+        return {name: _rows(value, rows) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_rows(value, rows) for value in state)
+    return state.select(rows)
 
 
 @torch.no_grad()
@@ -62,7 +74,7 @@ def beam(
     if width < 1:
         raise ValueError(f"a beam is at least 1 wide, not {width}")
     batch, device = len(next(iter(state.values()))), next(iter(state.values())).device
-    state = {name: value.repeat_interleave(width, dim=0) for name, value in state.items()}  # (B·K, …)
+    state = _rows(state, torch.arange(batch, device=device).repeat_interleave(width))  # (B·K, …)
     scores = torch.full((batch, width), -torch.inf, device=device)
     scores[:, 0] = 0  # at the start all beams are the same
     tokens = torch.full((batch, width, 1), bos, device=device)
@@ -80,7 +92,7 @@ def beam(
         beams, token = ranked // log_p.shape[2], ranked % log_p.shape[2]
         tokens = torch.cat([tokens[torch.arange(batch, device=device)[:, None], beams], token[:, :, None]], dim=2)
         ended = token == eos
-        state = {name: value[(first + beams).flatten()] for name, value in state.items()}
+        state = _rows(state, (first + beams).flatten())
     lengths = (tokens[:, :, 1:] != eos).sum(dim=2) + ended
     best = (scores / lengths**length_penalty).argmax(dim=1)
     rows = torch.arange(batch, device=device)
