@@ -64,7 +64,7 @@ def _train(options: argparse.Namespace) -> None:
     if checkpoint.exists():
         print(f"going on from {checkpoint}; remove it to start anew")
     metric = recipes.train(options.name, device=options.device, steps=options.steps, out=out)
-    print(f"{out}: {_listed(metric)}")
+    print(f"{out} ({_listed(metric)})")
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -96,4 +96,4 @@ def _weights(options: argparse.Namespace) -> None:
 
 
 def _listed(metric: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in metric.items())
+    return ", ".join(f"{name}: {value:g}" for name, value in metric.items())

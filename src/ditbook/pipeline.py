@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,41 +80,41 @@ class Pipeline:
             raise ValueError(f"guidance_scale must be 0 or more, and finite, got {guidance_scale}")
         if not 2 <= steps <= self.diffusion.num_steps:
             raise ValueError(f"steps must lie in 2 to {self.diffusion.num_steps}, got {steps}")
-        parameter = next(self.model.parameters())
-        condition = self._condition(labels, count, guidance_scale, parameter.device)
-        n = len(condition["y"]) if condition else count
-        config = self.model.config
-        noise = rng.randn(
-            (n, config.channels, config.size, config.size), torch.Generator().manual_seed(seed), like=parameter
-        )
+        n, condition = self._condition(labels, count, guidance_scale)
+        config, parameter = self.model.config, next(self.model.parameters())
+        shape = (n, config.channels, config.size, config.size)
+        noise = rng.randn(shape, torch.Generator().manual_seed(seed), like=parameter)
+        condition = {name: rng.moved(tensor, parameter.device) for name, tensor in condition.items()}
         guided = self.model if guidance_scale == 1 else ClassifierFreeGuidance(self.model, guidance_scale)
         clip = 1.0 if self.autoencoder is None else None
         process = self.diffusion.respace(steps)
         x = samplers.sample(guided, noise, process, clip=clip, progress=progress, **condition)
-        with torch.no_grad():
-            return (x if self.autoencoder is None else self.autoencoder.from_latents(x)).clamp(-1, 1)
+        if self.autoencoder is not None:
+            with torch.no_grad():
+                x = self.autoencoder.from_latents(x)
+        return x.clamp(-1, 1)
 
     def _condition(
-        self, labels: Sequence[Label] | None, count: int | None, guidance_scale: float, device: torch.device
-    ) -> dict[str, Tensor]:
+        self, labels: Sequence[Label] | None, count: int | None, guidance_scale: float
+    ) -> tuple[int, dict[str, Any]]:
+        """Number of images, and what the model is conditioned on."""
         if not self.labels:
             if labels is not None or guidance_scale != 1:
                 raise ValueError("this model has no classes: pass count, and neither labels nor guidance_scale")
             if count is None or count < 1:
-                raise ValueError(f"count must be positive, got {count}")
-            return {}
+                raise ValueError(f"this model has no classes: count must be a positive number of images, got {count}")
+            return count, {}
         if isinstance(labels, str) or not labels or count is not None:
             raise ValueError(f"labels must be a list with one label for each image: {_listed(self.labels)}, or None")
         numbers = [self._number(label) for label in labels]
-        y = torch.tensor([number or 0 for number in numbers])
-        none = torch.tensor([number is None for number in numbers])
-        y = torch.where(none, null_condition(self.model, {"y": y})["y"], y)
-        return {"y": rng.moved(y, device)}
+        y = torch.tensor([0 if number is None else number for number in numbers])
+        without = torch.tensor([number is None for number in numbers])
+        return len(y), {"y": torch.where(without, null_condition(self.model, {"y": y})["y"], y)}
 
     def _number(self, label: Label) -> int | None:
         if isinstance(label, str) and label in self.labels:
             return self.labels.index(label)
-        if label is None or (isinstance(label, int) and 0 <= label < len(self.labels)):
+        if label is None or (isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.labels)):
             return label
         raise ValueError(f"no label {label!r}; there are {_listed(self.labels)}")
 

@@ -27,5 +27,5 @@ def randint(high: int, shape: Shape, generator: torch.Generator, device: torch.d
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`. The host does not wait for a CUDA device to take the copy, which is complete when used."""
+    """The tensor on `device`. The host does not wait for a CUDA device; what is called there next sees the copy."""
     return tensor.to(device, non_blocking=device.type == "cuda")

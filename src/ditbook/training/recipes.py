@@ -109,10 +109,14 @@ def train(
         The metric.
 
     Raises:
-        ValueError: no such recipe, or a checkpoint that does not fit.
+        ValueError: no such recipe or device, or a checkpoint that does not fit.
         DivergedError: the training diverged.
     """
     recipe = load(name)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {device!r} here: {error}") from error
     config = recipe.training if steps is None else replace(recipe.training, steps=steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -28,5 +28,5 @@ class Task(ABC, Generic[M]):
     def evaluate(self, model: M) -> dict[str, float]:
         """Metrics of a trained model on the CPU, by name, on data that it was not trained on."""
 
-    def after_step(self, model: M) -> None:  # noqa: B027
+    def after_step(self, model: M) -> None:
         """Project parameters into their range after a step of the optimizer; by default nothing."""
