@@ -5,9 +5,8 @@ import pytest
 from matplotlib.path import Path
 
 from ditbook.data import drawing
-from ditbook.data.captions import COLOURS, SHAPES, SIZES, Scene, Thing
-from ditbook.data.drawing import OUTLINES, RADII, RGB, SIDE, opacity, render, signed_distance
-from ditbook.data.shapes import Layout
+from ditbook.data.drawing import OUTLINES, RGB, opacity, render, signed_distance
+from ditbook.data.scene import COLOURS, RADII, SHAPES, SIDE, SIZES, Layout, Scene, Thing
 
 GRID = np.linspace(-1.6, 1.6, 41) + 0.003
 X, Y = np.meshgrid(GRID, GRID)
@@ -24,8 +23,8 @@ def outline(shape):
         free = np.hypot(*(disc - [0.55, -0.15]).T) >= 0.8
         return np.concatenate([disc[free], bite[np.hypot(*bite.T) <= 1]])
     ends = [*OUTLINES[shape], OUTLINES[shape][0]]
-    share = np.linspace(0, 1, 300)[:, None]
-    return np.concatenate([np.array(a) * (1 - share) + np.array(b) * share for a, b in pairwise(ends)])
+    part = np.linspace(0, 1, 300)[:, None]
+    return np.concatenate([np.array(a) * (1 - part) + np.array(b) * part for a, b in pairwise(ends)])
 
 
 def alone(size="large", colour="white", shape="circle", place=(16, 16)):

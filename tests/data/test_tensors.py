@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Picture
 
-from ditbook.data import digits, tensors
+from ditbook.data import digits, tensors, to_float
 
 
 def pictures(*made: Picture.Image, **columns: list) -> Dataset:
@@ -41,6 +41,21 @@ def test_colour_channels_come_first_and_height_before_width():
         np.testing.assert_allclose(out["image"][0, channel], np.asarray(band) / 127.5 - 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_bytes_become_floats_from_minus_one_to_one(kind):
+    out = to_float(kind(np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)))
+    assert (out.shape, out.dtype) == ((2, 3, 4, 5), torch.float32)
+    assert out[1, 2, 3, 4] == np.float32(119) / np.float32(127.5) - 1
+    assert to_float(torch.tensor([[[[0]], [[255]]]], dtype=torch.uint8)).flatten().tolist() == [-1, 1]
+    assert to_float(torch.zeros(2, 4, 5, 3, dtype=torch.uint8, device="meta")).shape == (2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((2, 4, 5, 3)), np.zeros((4, 5, 3), dtype=np.uint8)])
+def test_what_is_not_bytes_of_four_axes_is_refused(pixels):
+    with pytest.raises(ValueError, match=r"expected bytes, torch.uint8 of shape \(images, .*, not torch\."):
+        to_float(pixels)
+
+
 def test_a_format_set_by_the_reader_does_not_matter():
     dataset = digits.load("validation")
     assert torch.equal(tensors(dataset.with_format("torch"))["image"], tensors(dataset)["image"])
@@ -51,7 +66,7 @@ def test_a_format_set_by_the_reader_does_not_matter():
     [
         (Picture.new("L", (4, 4)), r"row 1: the image is 4×4 pixels of mode L, but row 0 is 4×4 pixels of mode RGB"),
         (colour(4, 6), r"row 1: the image is 4×6 pixels of mode RGB, but row 0 is 4×4"),
-        (Picture.new("RGBA", (4, 4)), r"row 1: expected a PIL image of mode L or RGB, found a picture of mode RGBA"),
+        (Picture.new("RGBA", (4, 4)), r"row 1: expected a PIL image of mode L or RGB, found an image of mode RGBA"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named(second, message):
@@ -83,6 +98,9 @@ def test_a_label_that_is_no_class_number_is_named(label):
 
 
 def test_importing_the_package_is_light():
-    code = "import sys, ditbook.data.digits, ditbook.data.user_images; print({'torch', 'datasets', 'sklearn'} & set(sys.modules))"
+    code = (
+        "import sys, ditbook.data.digits, ditbook.data.user_images;"
+        "print({'torch', 'datasets', 'sklearn'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

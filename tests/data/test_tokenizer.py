@@ -2,7 +2,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ditbook.data import python_docs as manual
+from ditbook.data import python_docs
 from ditbook.data.tokenizer import (
     BOS,
     EOS,
@@ -28,7 +28,7 @@ CORPUS = ["low low low low low", "lower lower", "newest newest newest newest new
 
 @pytest.fixture(scope="module")
 def english():
-    return manual.load("train")["text"][:12]
+    return python_docs.load("train")["text"][:12]
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from ditbook import weights
 from ditbook.data import captions, shapes, tensors
-from ditbook.data.captions import COLOURS, SHAPES, Scene, Thing
-from ditbook.data.shapes import PAIRS, Layout
+from ditbook.data.scene import COLOURS, SHAPES, Layout, Scene, Thing, shows
+from ditbook.data.shapes import PAIRS
 from ditbook.judges.scene_reader import ClassifierConfig, SceneClassifier
 from ditbook.judges import scene_reader as classifier
 
@@ -50,7 +50,7 @@ def test_right_answers_are_read_as_the_layout(monkeypatch):
     for layout, seen in zip(layouts, model.read(torch.zeros(300, 3, 32, 32)), strict=True):
         assert set(seen) == set(zip(layout.scene.things, layout.places, strict=True))
         assert len(seen) == len(layout.places)
-        assert shapes.shows(seen, layout.scene)
+        assert shows(seen, layout.scene)
         assert seen == sorted(seen, key=lambda row: (row[1][1] // 2, row[1][0] // 2))
 
 
@@ -110,7 +110,7 @@ def test_the_trained_one_reads_what_it_never_saw(split):
     ]
     assert sum(right) / len(right) > 0.99
     agree = [
-        shapes.shows(row, captions.parse_english(caption)) for row, caption in zip(seen, rows["caption"], strict=True)
+        shows(row, captions.parse_english(caption)) for row, caption in zip(seen, rows["caption"], strict=True)
     ]
     assert sum(agree) / len(agree) > 0.99
 
@@ -126,7 +126,7 @@ def test_the_trained_one_bears_noise():
     images = pixels(layouts)
     images = images + 0.15 * torch.randn(images.shape, generator=torch.Generator().manual_seed(9))
     seen = weights.load("classifier-shapes").read(images)
-    assert sum(shapes.shows(row, layout.scene) for row, layout in zip(seen, layouts, strict=True)) > 290
+    assert sum(shows(row, layout.scene) for row, layout in zip(seen, layouts, strict=True)) > 290
 
 
 def test_its_features_tell_sets_of_pictures_apart():

@@ -1,17 +1,16 @@
-"""The language of scenes: what stands where, said in English and in French, and read back from both.
+"""Captions: scenes said in English and in French, and parsed back from both, exactly.
 
-A scene is one to five things, each with a size, a colour and a shape, and the relation of each to the next:
-"a small red star above a large blue square" is "une petite étoile rouge au-dessus d'un grand carré bleu". Both
-grammars are exact: what they write they read back, and whatever else is refused at the first wrong word.
+"a small red star above a large blue square" is "une petite étoile rouge au-dessus d'un grand carré bleu". What a
+grammar writes its parser reads back; whatever else is refused at the first wrong word.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+from ditbook.data import splits
+from ditbook.data.scene import COLOURS, MAX_THINGS, RELATIONS, SHAPES, SIZES, Scene, Thing
 
 if TYPE_CHECKING:
     import torch
@@ -19,14 +18,7 @@ if TYPE_CHECKING:
 
     from ditbook.data.tokenizer import WordTokenizer
 
-SIZES = ("small", "large")
-COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "white", "grey")
-SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "moon", "arrow")
-RELATIONS = ("above", "below", "left of", "right of")
-MOST = 5  # things of a scene
 SPLITS = ("train", "validation")
-HELD_OUT = 10  # one scene in ten is kept for validation
-LANGUAGES = ("english", "french", "summary")
 
 # French: masculine and feminine form. Sizes stand before the noun, colours after it.
 ARTICLES = ("un", "une")
@@ -60,55 +52,6 @@ PLURALS = {shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPE
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Thing:
-    """One thing of a scene.
-
-    Raises:
-        ValueError: a size, colour or shape that the language has no word for.
-    """
-
-    size: str
-    colour: str
-    shape: str
-
-    def __post_init__(self) -> None:
-        for word, known in ((self.size, SIZES), (self.colour, COLOURS), (self.shape, SHAPES)):
-            if word not in known:
-                raise ValueError(f"{word!r} is none of {', '.join(known)}")
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Things, and how each stands to the next: `relations[i]` places `things[i]` with respect to `things[i + 1]`.
-
-    Raises:
-        ValueError: no thing or more than five, an unknown relation, or not one relation less than things.
-    """
-
-    things: tuple[Thing, ...]
-    relations: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.things) <= MOST:
-            raise ValueError(f"a scene has 1 to {MOST} things, not {len(self.things)}")
-        if len(self.relations) != len(self.things) - 1:
-            raise ValueError(f"{len(self.things)} things need {len(self.things) - 1} relations: {self.relations}")
-        for relation in self.relations:
-            if relation not in RELATIONS:
-                raise ValueError(f"{relation!r} is none of {', '.join(RELATIONS)}")
-
-    def to_json(self) -> str:
-        """The scene as JSON, always the same for the same scene."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @staticmethod
-    def from_json(text: str) -> Scene:
-        """The scene that `to_json` wrote."""
-        fields = json.loads(text)
-        return Scene(tuple(Thing(**thing) for thing in fields["things"]), tuple(fields["relations"]))
-
-
 def english(scene: Scene) -> str:
     """Say a scene in English."""
     words = [f"a {thing.size} {thing.colour} {thing.shape}" for thing in scene.things]
@@ -140,23 +83,26 @@ def summary(scene: Scene) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
+LANGUAGES = {"english": english, "french": french, "summary": summary}
+
+
 def parse_english(text: str) -> Scene:
     """Read what `english` wrote.
 
     Raises:
         ValueError: the first word that does not fit, its number, and what would.
     """
-    reader = _Reader(text.split(" "))
+    parser = _Parser(text.split(" "))
 
     def thing() -> Thing:
-        reader.read({"a": None}, "the article")
+        parser.read({"a": None}, "the article")
         return Thing(
-            reader.read({size: size for size in SIZES}, "a size"),
-            reader.read({colour: colour for colour in COLOURS}, "a colour"),
-            reader.read({shape: shape for shape in SHAPES}, "a shape"),
+            parser.read({size: size for size in SIZES}, "a size"),
+            parser.read({colour: colour for colour in COLOURS}, "a colour"),
+            parser.read({shape: shape for shape in SHAPES}, "a shape"),
         )
 
-    return reader.scene(thing, {relation: relation for relation in RELATIONS})
+    return parser.scene(thing, {relation: relation for relation in RELATIONS})
 
 
 def parse_french(text: str) -> Scene:
@@ -165,20 +111,20 @@ def parse_french(text: str) -> Scene:
     Raises:
         ValueError: the first word that does not fit, its number, and what would.
     """
-    reader = _Reader(text.replace("d'", "d' ").split(" "))
+    parser = _Parser(text.replace("d'", "d' ").split(" "))
 
     def thing() -> Thing:
-        gender = reader.read({article: gender for gender, article in enumerate(ARTICLES)}, "an article")
+        gender = parser.read({article: gender for gender, article in enumerate(ARTICLES)}, "an article")
         kind = ("masculine", "feminine")[gender]
-        size = reader.read({ADJECTIVES[size][gender]: size for size in SIZES}, f"a {kind} size")
-        shape = reader.read({noun: shape for shape, (noun, g) in NOUNS.items() if g == gender}, f"a {kind} noun")
-        colour = reader.read({ADJECTIVES[colour][gender]: colour for colour in COLOURS}, f"a {kind} colour")
+        size = parser.read({ADJECTIVES[size][gender]: size for size in SIZES}, f"a {kind} size")
+        shape = parser.read({noun: shape for shape, (noun, g) in NOUNS.items() if g == gender}, f"a {kind} noun")
+        colour = parser.read({ADJECTIVES[colour][gender]: colour for colour in COLOURS}, f"a {kind} colour")
         return Thing(size, colour, shape)
 
-    return reader.scene(thing, {phrase.strip(): name for name, phrase in FRENCH_RELATIONS.items()})
+    return parser.scene(thing, {phrase.strip(): name for name, phrase in FRENCH_RELATIONS.items()})
 
 
-class _Reader:
+class _Parser:
     """Reads a sentence from left to right, phrase by phrase."""
 
     def __init__(self, words: list[str]) -> None:
@@ -188,11 +134,13 @@ class _Reader:
         """Take one of the phrases and return what it stands for. No phrase may be the start of another."""
         left, depth = {tuple(phrase.split(" ")): value for phrase, value in phrases.items()}, 0
         while True:
-            word = self.words[self.at] if self.at < len(self.words) else None
-            fitting = {phrase: value for phrase, value in left.items() if phrase[depth] == word}
+            ended = self.at == len(self.words)
+            fitting = {} if ended else {p: value for p, value in left.items() if p[depth] == self.words[self.at]}
             if not fitting:
                 found = (
-                    f"word {self.at + 1} is {word!r}" if word is not None else f"the sentence ends at word {self.at}"
+                    f"the sentence ends at word {self.at}"
+                    if ended
+                    else f"word {self.at + 1} is {self.words[self.at]!r}"
                 )
                 wanted = ", ".join(dict.fromkeys(phrase[depth] for phrase in left))
                 raise ValueError(f"{found}; expected {what}: {wanted}")
@@ -205,45 +153,51 @@ class _Reader:
         """Read things with relations between them, to the end of the sentence."""
         things, between = [thing()], []
         while self.at < len(self.words):
-            if len(things) == MOST:
-                raise ValueError(f"word {self.at + 1} is {self.words[self.at]!r}; a scene ends after {MOST} things")
+            if len(things) == MAX_THINGS:
+                raise ValueError(
+                    f"word {self.at + 1} is {self.words[self.at]!r}; a scene ends after {MAX_THINGS} things"
+                )
             between.append(self.read(relations, "a relation"))
             things.append(thing())
         return Scene(tuple(things), tuple(between))
 
 
 def sample(generator: torch.Generator, things: int | None = None) -> Scene:
-    """Draw a scene, every word equally likely.
+    """Sample a scene, every word equally likely.
 
     Args:
-        generator: where the random numbers come from.
+        generator: where the random numbers come from, on the CPU.
         things: how many; by default one to five, equally likely.
     """
     import torch
 
-    draws = iter(torch.rand(1 + 4 * MOST, generator=generator, dtype=torch.float64).tolist())
+    numbers = iter(torch.rand(1 + 4 * MAX_THINGS, generator=generator, dtype=torch.float64).tolist())
 
     def choose(words: tuple[T, ...]) -> T:
-        return words[int(next(draws) * len(words))]
+        return words[int(next(numbers) * len(words))]
 
-    count = choose(tuple(range(1, MOST + 1)))
+    count = choose(tuple(range(1, MAX_THINGS + 1)))
     count = count if things is None else things
-    drawn = tuple(Thing(choose(SIZES), choose(COLOURS), choose(SHAPES)) for _ in range(count))
-    return Scene(drawn, tuple(choose(RELATIONS) for _ in range(count - 1)))
+    chosen = tuple(Thing(choose(SIZES), choose(COLOURS), choose(SHAPES)) for _ in range(count))
+    return Scene(chosen, tuple(choose(RELATIONS) for _ in range(count - 1)))
 
 
-def split_of(scene: Scene) -> str:
-    """To which split a scene belongs: a hash of it decides, so that no scene can be in both."""
-    digest = hashlib.sha256(scene.to_json().encode()).digest()
-    return "validation" if int.from_bytes(digest[:4], "big") % HELD_OUT == 0 else "train"
+def held_out(scene: Scene) -> bool:
+    """Whether a scene is kept for validation: one in ten is."""
+    return splits.held_out(scene.to_json(), one_in=10)
 
 
 def load(split: str = "train", size: int = 20_000, seed: int = 0) -> Dataset:
-    """Draw scenes of one split and say them in every language.
+    """Sample scenes of one split and say them in every language.
+
+    Args:
+        split: "train" or "validation", which share no scene.
+        size: number of rows. A scene can occur more than once: of single things there are only 128.
+        seed: other seeds give other rows of the same split.
 
     Returns:
-        A dataset of `size` rows with the columns `caption` (English), `french`, `summary` and `scene` (JSON).
-        A scene can occur more than once; of single things there are only 128.
+        A dataset of `size` rows with the columns `caption` (English), `french`, `summary` and `scene` (JSON,
+        read by `Scene.from_json`).
 
     Raises:
         ValueError: the split is neither "train" nor "validation", or the size is not positive.
@@ -251,21 +205,20 @@ def load(split: str = "train", size: int = 20_000, seed: int = 0) -> Dataset:
     import torch
     from datasets import Dataset
 
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: the captions have the splits {' and '.join(map(repr, SPLITS))}")
+    splits.check_split(split, SPLITS, "the captions")
     if size < 1:
         raise ValueError(f"the size must be positive, not {size}")
     generator = torch.Generator().manual_seed(seed)
     scenes: list[Scene] = []
     while len(scenes) < size:
-        if split_of(scene := sample(generator)) == split:
+        if held_out(scene := sample(generator)) == (split == "validation"):
             scenes.append(scene)
     columns = {"caption": english, "french": french, "summary": summary, "scene": Scene.to_json}
-    return Dataset.from_dict({name: [say(scene) for scene in scenes] for name, say in columns.items()})
+    return Dataset.from_dict({name: list(map(say, scenes)) for name, say in columns.items()})
 
 
 def tokenizer(language: str) -> WordTokenizer:
-    """The words of "english", "french" or "summary", always in the same order, so that trained weights stay valid.
+    """The tokenizer of "english", "french" or "summary": always the same, so that trained weights stay valid.
 
     Raises:
         ValueError: no such language.
@@ -274,12 +227,11 @@ def tokenizer(language: str) -> WordTokenizer:
 
     if language not in LANGUAGES:
         raise ValueError(f"no language {language!r}; there are {', '.join(LANGUAGES)}")
-    say = {"english": english, "french": french, "summary": summary}[language]
     one = [Thing(size, colour, shape) for shape in SHAPES for colour in COLOURS for size in SIZES]
     scenes = [Scene((thing,)) for thing in one]
     scenes += [Scene((thing, other), (relation,)) for relation in RELATIONS for thing in one[:1] for other in one]
-    rows = [[Thing("small", "red", shape)] * count for shape in SHAPES for count in range(1, MOST + 1)]
-    rows += [[*row, other] for row in rows if len(row) < MOST for other in (one[0], one[-1])]
-    rows += [[one[0], *row, one[-1]] for row in rows if len(row) < MOST - 1]
+    rows = [[Thing("small", "red", shape)] * count for shape in SHAPES for count in range(1, MAX_THINGS + 1)]
+    rows += [[*row, other] for row in rows if len(row) < MAX_THINGS for other in (one[0], one[-1])]
+    rows += [[one[0], *row, one[-1]] for row in rows if len(row) < MAX_THINGS - 1]
     scenes += [Scene(tuple(row), ("above",) * (len(row) - 1)) for row in rows]
-    return WordTokenizer.train(say(scene) for scene in scenes)
+    return WordTokenizer.train(map(LANGUAGES[language], scenes))

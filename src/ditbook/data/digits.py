@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ditbook.data.splits import check_split
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -26,8 +28,7 @@ def load(split: str = "train") -> Dataset:
     Source: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI Machine Learning Repository,
     1998; its test set as `sklearn.datasets.load_digits` carries it, with pixels from 0 to 16.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: the digits have the splits {' and '.join(map(repr, SPLITS))}")
+    check_split(split, SPLITS, "the digits")
     import numpy as np
     from datasets import ClassLabel, Dataset, Features, Image
     from sklearn.datasets import load_digits

@@ -2,25 +2,19 @@
 
 The distance is computed in float64 from sums, products, quotients and square roots, which every machine rounds alike;
 all that follows is in whole numbers. So the same layouts give the same bytes everywhere.
-Letters: `N` layouts, `S` side of a picture in pixels.
+Letters: `N` layouts, `S` side of an image in pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ditbook.data.captions import SHAPES, SIZES
+from ditbook.data.scene import RADII, SHAPES, SIDE, SIZES, Layout
 
-if TYPE_CHECKING:
-    from ditbook.data.shapes import Layout
-
-SIDE = 32  # of the world; larger pictures show the same world with more pixels
-RADII = {"small": 4, "large": 6}  # half the side of the square that a thing takes up, in pixels of the world
 RGB = {
     "red": (225, 25, 45),
     "green": (25, 175, 65),
@@ -47,8 +41,6 @@ OUTLINES = {
     "arrow": ((-1, -0.3), (0, -0.3), (0, -0.95), (1, 0), (0, 0.95), (0, 0.3), (-1, 0.3)),
 }
 
-Place = tuple[int, int]  # centre (x, y), in pixels of the world from its upper left corner
-
 
 def signed_distance(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance from points to the outline of a shape of radius 1 around the origin, negative inside.
@@ -73,7 +65,7 @@ def signed_distance(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) 
 
 
 def opacity(size: str, shape: str, side: int) -> NDArray[np.float64]:
-    """How much of each pixel a thing covers, from 0 to 255, around the middle of a picture twice as large: (2·S, 2·S).
+    """How much of each pixel a thing covers, from 0 to 255, around the middle of an image twice as large: (2·S, 2·S).
 
     It falls over one pixel, from half a pixel inside the outline to half a pixel outside.
     """
@@ -97,7 +89,7 @@ def render(layouts: Sequence[Layout], side: int = SIDE) -> NDArray[np.uint8]:
 
     Args:
         layouts: what to draw.
-        side: of each picture in pixels, a multiple of 32.
+        side: of each image in pixels, a multiple of 32.
 
     Raises:
         ValueError: the side is not a multiple of 32.
@@ -107,7 +99,7 @@ def render(layouts: Sequence[Layout], side: int = SIDE) -> NDArray[np.uint8]:
     scale = side // SIDE
     windows = np.lib.stride_tricks.sliding_window_view(_stencils(side), (side, side), axis=(2, 3))
     images = np.zeros((len(layouts), side, side, 3), dtype=np.uint8)
-    rows = [  # one for each thing: its picture, its stencil, the window that has it in its place, and its colour
+    rows = [  # one for each thing: its image, its stencil, the window that has it in its place, and its colour
         (n, SIZES.index(it.size), SHAPES.index(it.shape), side - y * scale, side - x * scale, *RGB[it.colour])
         for n, layout in enumerate(layouts)
         for it, (x, y) in zip(layout.scene.things, layout.places, strict=True)

@@ -1,100 +1,46 @@
-"""The shapes world: pictures of one to three things, rendered from a seed, and exactly what each picture shows.
+"""The shapes world: images of one to three things, rendered from a seed, and exactly what each image shows.
 
-A layout is a scene of `data.captions` with a place for every thing. Its caption is true by construction: a layout whose
-things overlap, leave the picture, or do not stand as the scene says, is refused. The same seed gives the same rows on
-every machine.
+An image is rendered from a `scene.Layout`, whose caption is true by construction. The same seed gives the same rows on
+every machine. Letters: `N` layouts, `H W` height and width of an image in pixels, `M` = 3 things of a layout at most.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ditbook.data.captions import COLOURS, RELATIONS, SHAPES, SIZES, Scene, Thing, english
-from ditbook.data.drawing import RADII, SIDE, Place, render
+from ditbook.data import splits, to_float
+from ditbook.data.captions import english
+from ditbook.data.drawing import render
+from ditbook.data.scene import (
+    COLOURS,
+    GAP,
+    MAX_PLACED,
+    RADII,
+    RELATIONS,
+    SHAPES,
+    SIDE,
+    SIZES,
+    Layout,
+    Scene,
+    Thing,
+    holds,
+)
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-MOST = 3  # things of a layout
-GAP = 1  # pixels between the squares that two things take up, at least
-CLEAR = 3  # how much farther apart two neighbours are along the axis of their relation than along the other
+CLEAR = 3  # pixels: how much farther apart two neighbours are along the axis of their relation than along the other
 PAIRS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)  # the classes, in the order of their numbers
 NEW_PAIRS = tuple(zip(COLOURS, SHAPES[3:] + SHAPES[:3], strict=True))  # never in training: each word once
 SEEN_PAIRS = tuple(pair for pair in PAIRS if pair not in NEW_PAIRS)
 SPLITS = ("train", "validation", "compositional")
-HELD_OUT = 10  # one layout in ten is kept from training
-
-
-def holds(relation: str, one: Place, other: Place) -> bool:
-    """Whether a thing at `one` stands above, below, left of or right of a thing at `other`.
-
-    The axis along which they are farther apart decides: one relation holds, or none if they stand diagonally.
-    """
-    x, y = other[0] - one[0], other[1] - one[1]
-    return {"above": y > abs(x), "below": -y > abs(x), "left of": x > abs(y), "right of": -x > abs(y)}[relation]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A scene, and where the centre of each of its things is.
-
-    Raises:
-        ValueError: more than three things, not one place for each, a thing outside the picture, two that overlap, or a
-            relation that the places do not show.
-    """
-
-    scene: Scene
-    places: tuple[Place, ...]
-
-    def __post_init__(self) -> None:
-        things = self.scene.things
-        if not len(self.places) == len(things) <= MOST:
-            raise ValueError(f"{len(things)} things at {len(self.places)} places; expected as many, {MOST} at most")
-        radii = [RADII[thing.size] for thing in things]
-        for place, radius in zip(self.places, radii, strict=True):
-            if not all(radius <= along <= SIDE - radius for along in place):
-                raise ValueError(f"a thing at {place} leaves the picture: {radius} to {SIDE - radius} is inside")
-        for (one, r), (other, s) in combinations(zip(self.places, radii, strict=True), 2):
-            if max(abs(one[0] - other[0]), abs(one[1] - other[1])) < r + s + GAP:
-                raise ValueError(f"things at {one} and {other} overlap: they must be {r + s + GAP} pixels apart")
-        for said, (one, other) in zip(self.scene.relations, pairwise(self.places), strict=True):
-            if not holds(said, one, other):
-                raise ValueError(f"a thing at {one} is not {said} one at {other}")
-
-    def to_json(self) -> str:
-        """The layout as JSON, always the same for the same layout; `Scene.from_json` reads its scene."""
-        things = [{"colour": thing.colour, "shape": thing.shape, "size": thing.size} for thing in self.scene.things]
-        return json.dumps({"places": self.places, "relations": self.scene.relations, "things": things})
-
-    @staticmethod
-    def from_json(text: str) -> Layout:
-        """The layout that `to_json` wrote."""
-        return Layout(Scene.from_json(text), tuple((x, y) for x, y in json.loads(text)["places"]))
-
-
-def shows(seen: Sequence[tuple[Thing, Place]], scene: Scene) -> bool:
-    """Whether things at places are what a scene says: its things and no more, so placed that its relations hold.
-
-    A scene can be said in several ways ("a star above a moon", "a moon below a star"): it is true in all or in none.
-    """
-    if len(seen) != len(scene.things):
-        return False
-    for order in permutations(seen):
-        things, places = zip(*order, strict=True)
-        steps = zip(scene.relations, places, places[1:], strict=False)
-        if things == scene.things and all(holds(said, one, other) for said, one, other in steps):
-            return True
-    return False
 
 
 def sample(
@@ -104,33 +50,25 @@ def sample(
     things: int | None = None,
     pairs: Sequence[tuple[str, str]] = PAIRS,
 ) -> list[Layout]:
-    """Draw layouts: every thing equally likely, wherever it fits.
+    """Sample layouts: every thing equally likely, wherever it fits.
 
     Args:
         count: how many layouts.
-        generator: where the random numbers come from.
+        generator: where the random numbers come from, on the CPU.
         things: how many in each layout; by default one to three, equally likely.
         pairs: the colours and shapes that may go together.
 
     Raises:
         ValueError: fewer than one thing or more than three.
     """
-    if things is not None and not 1 <= things <= MOST:
-        raise ValueError(f"a layout has 1 to {MOST} things, not {things}")
-    import torch
-
-    def draw(*shape: int) -> NDArray[np.float64]:
-        return torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
-
-    number = (1 + draw(count) * MOST).astype(int) if things is None else np.full(count, things)  # (N,)
-    size, pair = (draw(2, count, MOST) * [[[len(SIZES)]], [[len(pairs)]]]).astype(int)  # (N, 3) each
-    radius = np.array([RADII[name] for name in SIZES])[size]
-    places = np.zeros((count, MOST, 2), dtype=int)
-    missing = np.arange(count)
-    while len(missing):
-        room = SIDE - 2 * radius[missing, :, None] + 1  # whole numbers from the radius on
-        places[missing] = radius[missing, :, None] + (draw(len(missing), MOST, 2) * room).astype(int)
-        missing = missing[~_fits(places[missing], radius[missing], number[missing])]
+    if things is not None and not 1 <= things <= MAX_PLACED:
+        raise ValueError(f"a layout has 1 to {MAX_PLACED} things, not {things}")
+    number = np.full(count, things)  # (N,)
+    if things is None:
+        number = (1 + _uniform(generator, count) * MAX_PLACED).astype(int)  # (N,)
+    choices = np.array([len(SIZES), len(pairs)])[:, None, None]
+    size, pair = (_uniform(generator, 2, count, MAX_PLACED) * choices).astype(int)  # (N, M) each
+    places = _places(np.array([RADII[name] for name in SIZES])[size], number, generator)  # (N, M, 2)
     kinds = [[Thing(name, *chosen) for chosen in pairs] for name in SIZES]
     layouts = []
     for n, sizes, chosen, where in zip(number, size.tolist(), pair.tolist(), places.tolist(), strict=True):
@@ -141,10 +79,28 @@ def sample(
     return layouts
 
 
+def _uniform(generator: torch.Generator, *shape: int) -> NDArray[np.float64]:
+    """Numbers uniform in [0, 1)."""
+    import torch
+
+    return torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
+
+
+def _places(radius: NDArray[np.int_], number: NDArray[np.int_], generator: torch.Generator) -> NDArray[np.int_]:
+    """Places for things of these radii, (N, M) → (N, M, 2): each row is sampled until its first `number` things fit."""
+    places = np.zeros((*radius.shape, 2), dtype=int)
+    missing = np.arange(len(radius))
+    while len(missing):
+        low = radius[missing, :, None]  # to SIDE − radius, both included
+        places[missing] = low + (_uniform(generator, len(missing), MAX_PLACED, 2) * (SIDE - 2 * low + 1)).astype(int)
+        missing = missing[~_fits(places[missing], radius[missing], number[missing])]
+    return places
+
+
 def _fits(places: NDArray[np.int_], radius: NDArray[np.int_], number: NDArray[np.int_]) -> NDArray[np.bool_]:
-    """Which rows of places are far enough apart, and neighbours clearly along one axis: (N, 3, 2), … → (N,)."""
+    """Which rows are far enough apart, and neighbours clearly along one axis: (N, M, 2), (N, M), (N,) → (N,)."""
     good = np.ones(len(places), dtype=bool)
-    for one, other in combinations(range(MOST), 2):
+    for one, other in combinations(range(MAX_PLACED), 2):
         apart = np.abs(places[:, one] - places[:, other])  # (N, 2)
         fine = apart.max(axis=1) >= radius[:, one] + radius[:, other] + GAP
         if other == one + 1:
@@ -154,15 +110,41 @@ def _fits(places: NDArray[np.int_], radius: NDArray[np.int_], number: NDArray[np
 
 
 def held_out(layout: Layout) -> bool:
-    """Whether a layout is kept from training: a hash of it decides, so that none is ever on both sides."""
-    digest = hashlib.sha256(layout.to_json().encode()).digest()
-    return int.from_bytes(digest[:4], "big") % HELD_OUT == 0
+    """Whether a layout is kept from training: one in ten is."""
+    return splits.held_out(layout.to_json(), one_in=10)
+
+
+def tensors(layouts: Sequence[Layout], side: int = SIDE) -> torch.Tensor:
+    """Render layouts as a model takes them: float32 in [−1, 1], (N, 3, H, W).
+
+    Args:
+        layouts: N layouts.
+        side: H and W, a multiple of 32.
+
+    Raises:
+        ValueError: the side is not a multiple of 32.
+    """
+    return to_float(render(layouts, side))
+
+
+def labels(layouts: Sequence[Layout]) -> torch.Tensor:
+    """The classes of layouts of one thing each, indices into `PAIRS`: int64 (N,).
+
+    Raises:
+        ValueError: a layout of more than one thing.
+    """
+    import torch
+
+    for n, layout in enumerate(layouts):
+        if len(layout.places) != 1:
+            raise ValueError(f"layout {n} has {len(layout.places)} things; only a layout of one thing has a class")
+    return torch.tensor([PAIRS.index((it.colour, it.shape)) for layout in layouts for it in layout.scene.things])
 
 
 def load(
     split: str = "train", size: int = 10_000, seed: int = 0, *, things: int | None = None, side: int = SIDE
 ) -> Dataset:
-    """Draw, render and describe layouts of one split.
+    """Sample, render and describe layouts of one split.
 
     "train" and "validation" have things of `SEEN_PAIRS` only and share no layout. In "compositional" every thing is of
     `NEW_PAIRS`: each of its colours and shapes is in training, but never the two in one thing.
@@ -171,8 +153,8 @@ def load(
         split: one of the three.
         size: number of rows. A layout can occur more than once: of single things there are about 54,000 layouts.
         seed: other seeds give other rows of the same split.
-        things: in each picture; by default one to three, equally likely. With one, the rows are labelled.
-        side: of the pictures in pixels, a multiple of 32.
+        things: in each image; by default one to three, equally likely. With one, the rows are labelled.
+        side: of the images in pixels, a multiple of 32.
 
     Returns:
         A dataset with the columns `image` (PIL, mode RGB), `caption` (English), `scene` (JSON, read by
@@ -181,8 +163,7 @@ def load(
     Raises:
         ValueError: an unknown split, or a number of rows, things or pixels out of range.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: the shapes have the splits {', '.join(map(repr, SPLITS))}")
+    splits.check_split(split, SPLITS, "the shapes")
     if size < 1:
         raise ValueError(f"the size must be positive, not {size}")
     import torch
@@ -191,8 +172,8 @@ def load(
     generator, layouts = torch.Generator().manual_seed(seed), list[Layout]()
     pairs = NEW_PAIRS if split == "compositional" else SEEN_PAIRS
     while len(layouts) < size:
-        drawn = sample(size, generator, things=things, pairs=pairs)
-        layouts += [layout for layout in drawn if held_out(layout) == (split != "train")]
+        found = sample(size, generator, things=things, pairs=pairs)
+        layouts += [layout for layout in found if held_out(layout) == (split != "train")]
     layouts = layouts[:size]
     columns: dict[str, list] = {
         "image": [{"bytes": _png(pixels), "path": None} for pixels in render(layouts, side)],
@@ -201,13 +182,13 @@ def load(
     }
     features = {"image": Image(), "caption": Value("string"), "scene": Value("string")}
     if things == 1:
-        columns["label"] = [PAIRS.index((x.colour, x.shape)) for layout in layouts for x in layout.scene.things]
+        columns["label"] = labels(layouts).tolist()
         features["label"] = ClassLabel(names=[" ".join(pair) for pair in PAIRS])
     return Dataset.from_dict(columns, features=Features(features))
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """A picture as a file: fast to write, and small enough."""
+    """An image as a file: fast to write, and small enough."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -13,9 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditbook.data.captions import COLOURS, SHAPES, SIZES, Thing
-from ditbook.data.drawing import SIDE, Place
-from ditbook.data.shapes import Layout
+from ditbook.data.scene import COLOURS, SHAPES, SIDE, SIZES, Layout, Place, Thing
 
 CELL = 2  # pixels along a side
 G = SIDE // CELL
@@ -97,7 +95,7 @@ class SceneClassifier(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[list[tuple[Thing, Place]]]:
-        """The things of each picture and their places, from top to bottom; `data.shapes.shows` compares with a caption.
+        """The things of each picture and their places, from top to bottom; `data.scene.shows` compares with a caption.
 
         Where neighbouring cells both see a thing, the surer one counts.
         """
