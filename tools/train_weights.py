@@ -23,7 +23,7 @@ from ditbook.diffusion.guidance import ClassifierFreeGuidance
 from ditbook.judges import scene_reader as classifier
 from ditbook.metrics import retrieval, text
 from ditbook.models import autoencoder, clip
-from ditbook.objectives import contrastive, tokens
+from ditbook.objectives import autoencoding, contrastive, tokens
 from ditbook.training.loop import Batch, Loss, TrainConfig, train
 from ditbook.weights import checkpoint
 
@@ -60,7 +60,7 @@ def captions_task(recipe: dict[str, Any]) -> Task:
     def measure(model: torch.nn.Module) -> dict[str, float]:
         batch = sentences(language, "validation", 2000, seed=1)
         written = decoding.greedy(
-            model.step, model.start(batch["source"]), bos=tokenizer.BOS, eos=tokenizer.EOS, max_length=50
+            model.step, model.start(batch["source"]), first=tokenizer.BOS, eos=tokenizer.EOS, max_length=50
         )
         right = text.exact_match(written, batch["target"][:, 1:], tokenizer.EOS)
         return {"exact match on 2,000 held-out scenes": round(right.double().mean().item(), 4)}
@@ -143,7 +143,7 @@ def autoencoder_task(recipe: dict[str, Any]) -> Task:
     """Make small latents of pictures of the shapes world, and paint them again."""
 
     def loss(model: torch.nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
-        return autoencoder.loss(model, pixels(batch["image"]), generator, recipe["kl_weight"])
+        return autoencoding.autoencoder_loss(model, pixels(batch["image"]), generator, recipe["kl_weight"])
 
     def measure(model: torch.nn.Module) -> dict[str, float]:
         x = data.tensors(shapes.load("validation", 1000, seed=1))["image"]

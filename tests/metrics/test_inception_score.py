@@ -33,5 +33,5 @@ def test_bad_input_is_refused():
         with pytest.raises(ValueError, match="no probabilities"):
             inception_score(bad)
     for splits in (0, 21):
-        with pytest.raises(ValueError, match=f"20 pictures cannot be split into {splits} parts"):
+        with pytest.raises(ValueError, match=f"20 images cannot be split into {splits} parts"):
             inception_score(torch.full((20, 2), 0.5), splits)

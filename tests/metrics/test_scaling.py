@@ -47,7 +47,7 @@ def test_what_the_largest_training_of_the_comparison_cost():
 
 
 @pytest.mark.equation("18.5", of="ditbook.metrics.scaling.sampling_macs", against="the paper's section 5.1")
-def test_what_a_picture_costs():
+def test_what_a_sample_costs():
     large, larger = counts("L/2").gflops * 1e9, counts("XL/2").gflops * 1e9
     assert scaling.sampling_macs(large, 1000) == pytest.approx(80.7e12, rel=1e-3)  # section 5.1
     assert scaling.sampling_macs(larger, 128) == pytest.approx(15.2e12, rel=2e-3)

@@ -33,7 +33,7 @@ def test_cached_decoding_is_uncached_decoding(pre_norm):
 
 def test_greedy_with_the_cache_is_greedy_without():
     model, source, _ = make()
-    written = decoding.greedy(model.step, model.start(source), bos=1, eos=2, max_length=8)
+    written = decoding.greedy(model.step, model.start(source), first=1, eos=2, max_length=8)
     tokens = torch.ones(B, 1, dtype=torch.long)
     while tokens.shape[1] <= written.shape[1]:
         tokens = torch.cat([tokens, model(source, tokens)[:, -1:].argmax(-1)], dim=1)

@@ -20,7 +20,7 @@ class Small(nn.Module):
         return torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3))[:, :2]], dim=1).double()
 
 
-def pictures(n, seed):
+def images(n, seed):
     generator = torch.Generator().manual_seed(seed)
     bright = torch.rand(n, 3, 1, 1, generator=generator) * 255
     return (bright * torch.rand(n, 3, 8, 8, generator=generator)).to(torch.uint8)
@@ -32,12 +32,12 @@ def small():
 
 
 def test_fid(small):
-    real, painted = pictures(300, 0), pictures(200, 1) // 2
+    real, generated = images(300, 0), images(200, 1) // 2
     theirs = FrechetInceptionDistance(feature=small, input_img_size=(3, 8, 8)).set_dtype(torch.float64)
     for part in real.split(70):
         theirs.update(part, real=True)
-    theirs.update(painted, real=False)
-    ours = frechet(*(statistics(small, images, batch_size=70) for images in (real, painted)))
+    theirs.update(generated, real=False)
+    ours = frechet(*(statistics(small, x, batch_size=70) for x in (real, generated)))
     assert ours == pytest.approx(theirs.compute().item(), rel=1e-5)
 
 

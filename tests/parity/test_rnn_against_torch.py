@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ditbook.models.rnn import GRU, LSTM, RNN, LanguageModel, LanguageModelConfig
+from ditbook.layers.recurrent import GRU, LSTM, RNN
+from ditbook.models.rnn import LanguageModel, LanguageModelConfig
 
 B, T, D, H = 3, 7, 5, 4
 
@@ -46,21 +47,21 @@ def compare(kind):
         torch.testing.assert_close(ours_by_name[names[name]], want)
 
 
-@pytest.mark.equation("1.1", of="ditbook.models.rnn.RNN.step", against="torch.nn.RNN, outputs and gradients")
+@pytest.mark.equation("1.1", of="ditbook.layers.recurrent.RNN.step", against="torch.nn.RNN, outputs and gradients")
 def test_rnn():
     compare(nn.RNN)
 
 
-@pytest.mark.equation("1.8", of="ditbook.models.rnn.LSTM.step", against="torch.nn.LSTM, outputs and gradients")
-@pytest.mark.equation("1.9", of="ditbook.models.rnn.LSTM.step", against="torch.nn.LSTM, outputs and gradients")
-@pytest.mark.equation("1.10", of="ditbook.models.rnn.LSTM.step", against="torch.nn.LSTM, outputs and gradients")
+@pytest.mark.equation("1.8", of="ditbook.layers.recurrent.LSTM.step", against="torch.nn.LSTM, outputs and gradients")
+@pytest.mark.equation("1.9", of="ditbook.layers.recurrent.LSTM.step", against="torch.nn.LSTM, outputs and gradients")
+@pytest.mark.equation("1.10", of="ditbook.layers.recurrent.LSTM.step", against="torch.nn.LSTM, outputs and gradients")
 def test_lstm():
     compare(nn.LSTM)
 
 
-@pytest.mark.equation("1.11", of="ditbook.models.rnn.GRU.step", against="torch.nn.GRU, outputs and gradients")
-@pytest.mark.equation("1.12", of="ditbook.models.rnn.GRU.step", against="torch.nn.GRU, outputs and gradients")
-@pytest.mark.equation("1.13", of="ditbook.models.rnn.GRU.step", against="torch.nn.GRU, outputs and gradients")
+@pytest.mark.equation("1.11", of="ditbook.layers.recurrent.GRU.step", against="torch.nn.GRU, outputs and gradients")
+@pytest.mark.equation("1.12", of="ditbook.layers.recurrent.GRU.step", against="torch.nn.GRU, outputs and gradients")
+@pytest.mark.equation("1.13", of="ditbook.layers.recurrent.GRU.step", against="torch.nn.GRU, outputs and gradients")
 def test_gru():
     compare(nn.GRU)
 
@@ -80,7 +81,8 @@ def test_one_step_is_that_of_the_cell(kind, cell):
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
 def test_a_language_model_of_two_layers(kind):
     torch.manual_seed(0)
-    model = LanguageModel(LanguageModelConfig(11, width=D, hidden=H, layers=2, kind=kind.__name__.lower())).double()
+    config = LanguageModelConfig(vocabulary=11, width=D, hidden=H, layers=2, kind=kind.__name__.lower())
+    model = LanguageModel(config).double()
     theirs = kind(D, H, num_layers=2, batch_first=True).double()
     names = {}
     for layer in (0, 1):
@@ -89,10 +91,12 @@ def test_a_language_model_of_two_layers(kind):
     state = model.state_dict()
     theirs.load_state_dict({name: state[other] for name, other in names.items()})
     tokens = torch.randint(11, (B, T))
-    logits, states = model(tokens)
-    wanted = model.out(theirs(model.embed(tokens))[0])
+    logits = model(tokens)
+    outputs, last = theirs(model.embed(tokens))
+    wanted = model.out(outputs)
     torch.testing.assert_close(logits, wanted)
-    assert len(states) == 2
+    for part, states in zip(last if kind is nn.LSTM else [last], zip(*model.start(tokens), strict=True), strict=True):
+        torch.testing.assert_close(torch.stack(states), part)
     weight = torch.randn_like(logits)
     parameters = dict(model.named_parameters())
     ours = torch.autograd.grad((logits * weight).sum(), list(parameters.values()))

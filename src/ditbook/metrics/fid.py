@@ -1,30 +1,29 @@
-"""The Fréchet distance between two sets of pictures, each summed up as a Gaussian of its features.
+"""The Fréchet distance between two sets of images, each summed up as a Gaussian of its features.
 
 With the features of the Inception network it is called FID. Here the features are the caller's: any function of
 images. Numbers from different features must never be compared.
-Letters: `N` pictures, `F` features.
+Letters: `N` images, `F` features.
 Source: Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium".
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 Features = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [−1, 1] → (B, F)
-SOLVERS = ("cholesky", "eigenvalues")
 
 
 @dataclass
 class Statistics:
-    """Mean and covariance of features, gathered in one pass and in float64.
+    """Mean and covariance of features, gathered in one pass, in float64 and on the CPU.
 
-    What is kept are the mean and the sum of squared deviations from it, so that adding batches, in any order and on
-    any number of machines, loses no digits (Chan et al. 1979).
+    The mean and the sum of squared deviations from it are kept, so that adding batches, in any order and on any number
+    of machines, loses no digits (Chan et al. 1979).
     """
 
     count: int = 0
@@ -40,14 +39,16 @@ class Statistics:
         if features.ndim != 2 or 0 in features.shape:
             raise ValueError(f"features of shape {tuple(features.shape)}; expected (N, F), neither of them 0")
         if not features.isfinite().all():
-            raise ValueError("the features hold values that are not finite; look at the images they come from")
+            raise ValueError(
+                "the features hold values that are not finite; check the images and the network they come from"
+            )
         values = features.detach().cpu().double()
         mean = values.mean(dim=0)
         deviations = values - mean
         self.merge(Statistics(len(values), mean, deviations.T @ deviations))
 
     def merge(self, other: Statistics) -> None:
-        """Add what others have gathered: the result is that of one pass over everything.
+        """Add other statistics: the result is that of one pass over all features.
 
         Raises:
             ValueError: another number of features.
@@ -68,10 +69,10 @@ class Statistics:
         """(F, F), divided by N − 1.
 
         Raises:
-            ValueError: fewer than two pictures.
+            ValueError: fewer than two images.
         """
         if self.count < 2:
-            raise ValueError(f"a covariance needs two pictures at least, not {self.count}")
+            raise ValueError(f"a covariance needs two images at least, not {self.count}")
         return self.scatter / (self.count - 1)
 
 
@@ -88,58 +89,54 @@ def statistics(features: Features, images: Tensor, batch_size: int = 250) -> Sta
     return result
 
 
-def frechet(one: Statistics, other: Statistics, solver: str = "cholesky") -> float:
+def frechet(real: Statistics, generated: Statistics) -> float:
     """The squared Fréchet distance of two Gaussians, ‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2 √(Σ₁ Σ₂)).
 
     Args:
-        one, other: the statistics; the order does not matter.
-        solver: "cholesky" takes the eigenvalues of a symmetric matrix, "eigenvalues" those of the product itself.
-            Both give the trace of the root without the root.
+        real, generated: the statistics; the order does not matter. A covariance may be singular.
 
     Raises:
-        ValueError: another number of features, or no such solver.
+        ValueError: another number of features, or fewer than two images.
 
     Warns:
-        UserWarning: there are not more pictures than features, so that a covariance has directions without any spread.
+        UserWarning: there are not more images than features, so that a covariance is singular.
 
     Source: Dowson & Landau 1982; Heusel et al. 2017, equation 6.
     """
-    if len(one.mean) != len(other.mean):
-        raise ValueError(f"{len(one.mean)} features cannot be compared with {len(other.mean)}")
-    if solver not in SOLVERS:
-        raise ValueError(f"no solver {solver!r}; there are {' and '.join(SOLVERS)}")
-    for side in (one, other):
+    if len(real.mean) != len(generated.mean):
+        raise ValueError(f"{len(real.mean)} features cannot be compared with {len(generated.mean)}")
+    for side in (real, generated):
         if side.count <= len(side.mean):
             warnings.warn(
-                f"{side.count} pictures for {len(side.mean)} features: the covariance cannot have full rank, and the "
-                "distance comes out too large; take many times as many pictures as features",
+                f"{side.count} images for {len(side.mean)} features: the covariance cannot have full rank, and the "
+                "distance comes out too large; take many times as many images as features",
                 stacklevel=2,
             )
-    a, b = one.covariance, other.covariance
-    root = _by_cholesky(a, b) if solver == "cholesky" else torch.linalg.eigvals(a @ b).real
-    trace = root.clamp(min=0).sqrt().sum()  # (17.4)
-    distance = (one.mean - other.mean).square().sum() + a.trace() + b.trace() - 2 * trace  # (17.3)
+    a, b = real.covariance, generated.covariance
+    factor = _factor(a)
+    root = torch.linalg.eigvalsh(factor.T @ b @ factor).clamp(min=0).sqrt().sum()  # (17.4)
+    distance = (real.mean - generated.mean).square().sum() + a.trace() + b.trace() - 2 * root  # (17.3), one F: (17.2)
     return max(distance.item(), 0.0)
 
 
-def _by_cholesky(a: Tensor, b: Tensor) -> Tensor:
-    """Eigenvalues of a·b: with a = L Lᵀ they are those of Lᵀ b L, which is symmetric."""
+def _factor(a: Tensor) -> Tensor:
+    """L with a = L Lᵀ, for a covariance that may be singular."""
     factor, failed = torch.linalg.cholesky_ex(a)
-    if failed:  # no full rank: the root by eigenvalues serves as a factor just as well
+    if failed:
         values, vectors = torch.linalg.eigh(a)
         factor = vectors * values.clamp(min=0).sqrt()
-    return torch.linalg.eigvalsh(factor.T @ b @ factor)
+    return factor
 
 
-def extrapolate(counts: list[int], distances: list[float]) -> float:
-    """The distance that infinitely many pictures would have: a straight line in 1/N, read off at 0.
+def fid_infinity(counts: Sequence[int], distances: Sequence[float]) -> float:
+    """The distance at infinitely many images: the intercept at 1/N = 0 of the least-squares line over 1/N.
 
     Args:
-        counts: numbers of pictures N, two different ones at least.
-        distances: what was measured with each.
+        counts: numbers of images N, two different ones at least.
+        distances: the Fréchet distance measured with each.
 
     Raises:
-        ValueError: too few, or not one distance for each.
+        ValueError: too few, or not one distance for each count.
 
     Source: Chong & Forsyth 2020, "Effectively Unbiased FID and Inception Score and Where to Find Them".
     """

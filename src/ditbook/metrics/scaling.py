@@ -1,6 +1,6 @@
-"""How quality goes with computation: correlation, trend, what a training and a picture cost, the best for a budget.
+"""How quality scales with compute: correlation, trend, cost of training and sampling, the best for a budget.
 
-Computation is counted in multiply–adds (MACs); `ditbook.metrics.complexity` gives those of one forward pass.
+Compute is counted in multiply–adds (MACs); `ditbook.metrics.complexity` gives those of one forward pass.
 Source: Peebles & Xie 2023, section 5 and figures 8 to 10.
 """
 
@@ -9,46 +9,50 @@ from collections.abc import Sequence
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float:
-    """Correlation of two lists, between −1 and 1. (18.1)
+    """Correlation of two lists, between −1 and 1.
 
     Raises:
         ValueError: lists of different length, fewer than two points, or a list that does not vary.
     """
-    dx, dy = _centred(x, y)
-    return _dot(dx, dy) / math.sqrt(_dot(dx, dx) * _dot(dy, dy))
+    dx, dy = _centered(x, y)
+    return _dot(dx, dy) / math.sqrt(_dot(dx, dx) * _dot(dy, dy))  # (18.1)
 
 
 def trend(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Intercept and slope of the line with the least squared error in `y`. (18.2)
+    """Intercept and slope of the line with the least squared error in `y`.
 
     Raises:
         ValueError: as `pearson`.
     """
-    dx, dy = _centred(x, y)
+    dx, dy = _centered(x, y)
     slope = _dot(dx, dy) / _dot(dx, dx)
-    return sum(y) / len(y) - slope * sum(x) / len(x), slope
+    return sum(y) / len(y) - slope * sum(x) / len(x), slope  # (18.2)
 
 
 def training_macs(macs: float, batch_size: int, steps: int) -> float:
-    """What a training costs: a backward pass is counted as two forward passes. (18.3)"""
-    return 3 * macs * batch_size * steps
+    """MACs of a training, with `macs` those of one forward pass; a backward pass counts as two forward passes."""
+    return 3 * macs * batch_size * steps  # (18.3)
 
 
 def sampling_macs(macs: float, steps: int, guided: bool = False) -> float:
-    """What a picture costs: one forward pass for each step, two with guidance. (18.5)"""
-    return (2 if guided else 1) * macs * steps
+    """MACs of one sample: a forward pass of `macs` for each step, two with guidance."""
+    return (2 if guided else 1) * macs * steps  # (18.5)
 
 
 def frontier(costs: Sequence[float], scores: Sequence[float]) -> list[tuple[float, float]]:
-    """The (cost, score) of all that no cheaper one beats, by rising cost; a lower score is better. (18.4)"""
+    """The (cost, score) of all that no cheaper one beats, by rising cost; a lower score is better.
+
+    Raises:
+        ValueError: not one score for each cost.
+    """
     best: list[tuple[float, float]] = []
     for cost, score in sorted(zip(costs, scores, strict=True)):
         if not best or score < best[-1][1]:
-            best.append((cost, score))
+            best.append((cost, score))  # (18.4)
     return best
 
 
-def _centred(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+def _centered(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
     if len(x) != len(y) or len(x) < 2:
         raise ValueError(f"need two lists of equal length, two points or more; got {len(x)} and {len(y)} numbers")
     if min(x) == max(x) or min(y) == max(y):

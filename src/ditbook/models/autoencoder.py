@@ -202,27 +202,6 @@ def sample_latent(mean: Tensor, std: Tensor, generator: torch.Generator) -> Tens
     return mean + std * torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)  # (15.2)
 
 
-def kl(mean: Tensor, std: Tensor) -> Tensor:
-    """Divergence from N(0, I) of each picture's latent in nats: (B, Z, h, w) twice → (B,)."""
-    return 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).flatten(1).sum(dim=1)  # (15.3)
-
-
-def loss(model: Autoencoder, x: Tensor, generator: torch.Generator, kl_weight: float = 1e-6) -> Tensor:
-    """Absolute error plus a little divergence, both added up over a picture and divided by its numbers C·H·W.
-
-    Args:
-        model: the autoencoder.
-        x: pictures, (B, C, H, W) in [−1, 1].
-        generator: of the latents' noise.
-        kl_weight: the original's is 1e-6.
-
-    Source: Rombach et al. 2022, appendix G, without the perceptual and the adversarial term.
-    """
-    mean, std = model.encode(x)
-    painted = model.decode(sample_latent(mean, std, generator))
-    return (painted - x).abs().mean() + kl_weight * kl(mean, std).mean() / x[0].numel()  # (15.4)
-
-
 @torch.no_grad()
 def latent_scale(mean: Tensor, std: Tensor) -> float:
     """One over the standard deviation of the latents of a data set: (N, Z, h, w) twice → what makes it one.

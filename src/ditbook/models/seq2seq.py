@@ -1,4 +1,4 @@
-"""Sequence to sequence with recurrent networks: an encoder reads, a decoder writes, and attention looks back.
+"""Sequence to sequence with recurrent networks: an encoder, a decoder, and attention from one to the other.
 
 Letters: `B` batch, `S` source tokens, `T` target tokens, `H` width of embeddings and states, `V` target vocabulary.
 """
@@ -8,38 +8,43 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ditbook.data.tokenizer import PAD
-from ditbook.generation import State
-from ditbook.models.rnn import GRU
+from ditbook.layers.autoregressive import EncoderDecoder, State
+from ditbook.layers.recurrent import GRU
 
 KINDS = ("none", "additive", "dot")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Seq2SeqConfig:
-    """The design of an encoder–decoder.
+    """Hyperparameters of a recurrent encoder–decoder.
 
     Raises:
-        ValueError: no such kind of attention.
+        ValueError: no such kind of attention, a size below 1, or a padding token outside of the source vocabulary.
     """
 
-    source: int  # vocabulary that is read
-    target: int  # V, vocabulary that is written
+    source: int  # size of the source vocabulary
+    target: int  # V, size of the target vocabulary
     width: int = 128  # H
-    attention: str = "additive"
+    attention: str = "additive"  # one of KINDS
+    pad: int = 0  # the token of the source that is padding
 
     def __post_init__(self) -> None:
         if self.attention not in KINDS:
             raise ValueError(f"no kind of attention {self.attention!r}; there are {', '.join(KINDS)}")
+        for name in ("source", "target", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.pad < self.source:
+            raise ValueError(f"pad must be a token of the source, from 0 to {self.source - 1}, not {self.pad}")
 
 
 class Attention(nn.Module):
-    """Scores of every query against every key, a softmax, and the mean of the memory under it.
+    """Attend from each query to the memory: score every key, take the softmax, and average the memory by it.
 
     Args:
         kind: "additive", vᵀ tanh(W q + U k), or "dot", qᵀ U k.
         width: H of queries and keys.
-        memory: width of what is looked at.
+        memory: M, width of the memory.
 
     Source: Bahdanau et al. 2015, appendix A.1.2; Luong et al. 2015, equation 8, "general".
     """
@@ -53,7 +58,7 @@ class Attention(nn.Module):
         self.kind = kind
 
     def forward(self, query: Tensor, memory: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Look.
+        """Attend.
 
         Args:
             query: (B, T, H).
@@ -61,7 +66,7 @@ class Attention(nn.Module):
             mask: (B, S), False at padding.
 
         Returns:
-            Contexts (B, T, M) and weights (B, T, S), each row summing to one, zero at padding.
+            Contexts (B, T, M), and attention weights (B, T, S), each row summing to one, zero at padding.
         """
         key = self.key(memory)  # (B, S, H)
         if self.kind == "additive":
@@ -72,17 +77,14 @@ class Attention(nn.Module):
         return weights @ memory, weights  # (2.4)
 
 
-class Seq2Seq(nn.Module):
-    """Source tokens and the target so far → scores of the next target token.
+class Seq2Seq(EncoderDecoder):
+    """Source tokens and the target so far → logits of the next target token.
 
-    The encoder reads in both directions. Without attention all that the decoder learns about the source is its first
-    state; with attention it looks back after each of its steps.
+    The encoder reads in both directions. Without attention the decoder knows of the source only its own first state;
+    with attention it attends to the encoder's outputs after each of its steps.
 
-    Args:
-        config: the design.
-
-    Source: Sutskever et al. 2014 and Cho et al. 2014 without attention; Bahdanau et al. 2015 for the two-way encoder;
-    Luong et al. 2015, section 3, for looking after the step and not before.
+    Source: Sutskever et al. 2014 and Cho et al. 2014 without attention; Bahdanau et al. 2015 for the bidirectional
+    encoder; Luong et al. 2015, section 3, for attention after the step and not before.
     """
 
     def __init__(self, config: Seq2SeqConfig) -> None:
@@ -99,8 +101,8 @@ class Seq2Seq(nn.Module):
         self.out = nn.Linear(width, config.target)
 
     def start(self, source: Tensor) -> State:
-        """Read the source (B, S), padded on the right: the memory of all its places, and the decoder's first state."""
-        mask = source != PAD
+        """Read the source (B, S), padded on the right: the memory (B, S, 2·H), and the decoder's first state (B, H)."""
+        mask = source != self.config.pad
         x = self.embed_source(source)
         there, (last,) = self.forwards(x, mask=mask)  # (2.1)
         back, (first,) = self.backwards(x.flip(1), mask=mask.flip(1))
@@ -108,40 +110,23 @@ class Seq2Seq(nn.Module):
         hidden = torch.tanh(self.bridge(torch.cat([last, first], dim=-1)))  # (2.2)
         return {"hidden": hidden, "memory": memory, "mask": mask}
 
-    def decode(self, target: Tensor, state: State) -> tuple[Tensor, State, Tensor | None]:
-        """Read the target so far (B, T): logits (B, T, V), the next state, and the weights (B, T, S) of attention."""
+    def decode(self, target: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read the next tokens of the target (B, T): logits of the token after each (B, T, V), and the next state."""
         x, (hidden,) = self.decoder(self.embed_target(target), (state["hidden"],))
-        weights = None
         if self.config.attention != "none":
-            context, weights = self.attention(x, state["memory"], state["mask"])
+            context, _ = self.attention(x, state["memory"], state["mask"])
             x = torch.tanh(self.combine(torch.cat([x, context], dim=-1)))  # (2.7)
-        return self.out(x), {**state, "hidden": hidden}, weights
-
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """Write one token: the last one (B,) and the state → logits (B, V) and the next state."""
-        logits, state, _ = self.decode(token[:, None], state)
-        return logits[:, 0], state
-
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Predict each next token of the target from those before it.
-
-        Args:
-            source: (B, S), padded on the right.
-            target: (B, T), beginning with the begin token.
-
-        Returns:
-            Logits, (B, T, V).
-        """
-        return self.decode(target, self.start(source))[0]
+        return self.out(x), {**state, "hidden": hidden}
 
     @torch.no_grad()
     def alignment(self, source: Tensor, target: Tensor) -> Tensor:
-        """Where the decoder looks as it writes each token of the target: (B, T, S).
+        """Attention weights from each token of the target to the source: (B, T, S).
 
         Raises:
             ValueError: the model has no attention.
         """
-        weights = self.decode(target, self.start(source))[2]
-        if weights is None:
-            raise ValueError("this model has no attention, so it looks nowhere")
-        return weights
+        if self.config.attention == "none":
+            raise ValueError('this model has no attention weights; take one with attention "additive" or "dot"')
+        state = self.start(source)
+        x, _ = self.decoder(self.embed_target(target), (state["hidden"],))
+        return self.attention(x, state["memory"], state["mask"])[1]

@@ -1,1 +1,1 @@
-"""What models are trained on: losses that know no model."""
+"""Losses that models other than diffusion models are trained on. They know no model."""

@@ -1,4 +1,4 @@
-"""What sequence models are trained on and judged by.
+"""Cross-entropy of tokens.
 
 Letters: `B` batch, `T` tokens, `V` vocabulary.
 """
@@ -6,25 +6,33 @@ Letters: `B` batch, `T` tokens, `V` vocabulary.
 import torch.nn.functional as F
 from torch import Tensor
 
-from ditbook.data.tokenizer import PAD
 
-
-def next_token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of the next token over all places that are not padding, in nats.
+def next_token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0, pad: int = 0) -> Tensor:
+    """Mean cross-entropy in nats over all places whose target is not `pad`. Its exponential is the perplexity (1.4).
 
     Args:
         logits: (B, T, V).
-        targets: the tokens that come next, (B, T).
-        smoothing: share of the probability that is spread evenly over the vocabulary instead of the right token.
+        targets: the right token of each place, (B, T): the next one, or in a masked language model the one that was
+            masked, and `pad` at all other places.
+        smoothing: fraction of the target probability that is spread evenly over the vocabulary, in [0, 1).
+        pad: the target that does not count; it need not be a token of the vocabulary.
 
     Raises:
-        ValueError: there is nothing but padding.
+        ValueError: `smoothing` is out of its range, the shapes differ, or (on the CPU; elsewhere the loss is NaN) no
+            target counts.
 
     Source: Szegedy et al. 2016, section 7, for label smoothing; Vaswani et al. 2017, section 5.4, with 0.1.
     """
-    kept = targets != PAD
-    if not kept.any():
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing must be in [0, 1), not {smoothing}")
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"targets {tuple(targets.shape)} for logits {tuple(logits.shape)}; expected (B, T) for (B, T, V)"
+        )
+    kept = targets != pad
+    if targets.device.type == "cpu" and not kept.any():
         raise ValueError("all targets are padding: there is nothing to predict")
-    log_p = F.log_softmax(logits[kept], dim=-1)  # (N, V)
-    right = log_p.gather(1, targets[kept][:, None]).mean()
-    return -(1 - smoothing) * right - smoothing * log_p.mean()  # (3.14)
+    log_p = F.log_softmax(logits, dim=-1)  # (B, T, V)
+    right = log_p.gather(-1, targets.masked_fill(~kept, 0)[..., None])[..., 0]
+    loss = -(1 - smoothing) * right - smoothing * log_p.mean(dim=-1)  # (3.14)
+    return loss.masked_fill(~kept, 0).sum() / kept.sum()  # (1.3)
