@@ -17,12 +17,11 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ditbook.metrics import complexity
-from ditbook.models.dit import DiT, named
+from ditbook.models.dit import DiT, DiTConfig
 
 BATCH, ROUNDS, SIDE = 16, 15, 2048
-CONFIG = named("DiT-S/4")
-FLOPS = 6 * complexity.formula(CONFIG).macs * BATCH  # two a multiply-add; the backward pass costs twice the forward
+CONFIG = DiTConfig.from_name("DiT-S/4")
+FLOPS = 6 * CONFIG.complexity().macs * BATCH  # two a multiply-add; the backward pass costs twice the forward
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ditbook.convert import dit as layouts
-from ditbook.models.dit import DiT, DiTConfig, named
+from ditbook.models.dit import DiT, DiTConfig
 
 CONFIG = DiTConfig(size=8, channels=3, patch=2, width=16, depth=3, heads=2, num_classes=5)
 LAYOUTS = {
@@ -29,7 +29,7 @@ def identical(first, second):
 
 def test_key_counts_of_the_largest_model():
     with torch.device("meta"):
-        model = DiT(named("DiT-XL/2"))
+        model = DiT(DiTConfig.from_name("DiT-XL/2"))
     official, theirs = layouts.to_official(model), layouts.to_diffusers(model)
     assert len(official) == 292
     assert len(theirs) == 538
@@ -39,7 +39,7 @@ def test_key_counts_of_the_largest_model():
 
 def test_official_names_and_shapes_at_xl():
     with torch.device("meta"):
-        state = layouts.to_official(DiT(named("DiT-XL/2")))
+        state = layouts.to_official(DiT(DiTConfig.from_name("DiT-XL/2")))
     d = 1152
     wanted = {
         "x_embedder.proj.weight": (d, 4, 2, 2),

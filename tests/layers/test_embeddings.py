@@ -97,18 +97,3 @@ def test_class_out_of_range(wrong):
     module = embeddings.LabelEmbedding(10, 6)
     with pytest.raises(ValueError, match=rf"class {wrong} is out of range: labels are 0 to 9, and 10 is the null"):
         module(torch.tensor([3, wrong]))
-
-
-def test_dropout_replaces_its_share_by_the_null_class():
-    module = embeddings.LabelEmbedding(10, 6, dropout=0.25)
-    y = torch.arange(20_000) % 10
-    dropped = module.drop(y, torch.Generator().manual_seed(0))
-    assert (dropped == 10).float().mean().item() == pytest.approx(0.25, abs=0.01)
-    assert torch.equal(dropped[dropped != 10], y[dropped != 10])
-    assert torch.equal(dropped, module.drop(y, torch.Generator().manual_seed(0)))
-
-
-@pytest.mark.parametrize(("dropout", "share"), [(0.0, 0), (1.0, 1)])
-def test_dropout_of_none_and_of_all(dropout, share):
-    dropped = embeddings.LabelEmbedding(10, 6, dropout=dropout).drop(torch.arange(10))
-    assert (dropped == 10).float().mean() == share

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ditbook.layers.embeddings import sincos_2d
-from ditbook.models import dit
-from ditbook.models.dit import BLOCKS, MODELS, AdaLNZeroBlock, DiT, DiTConfig, FinalLayer, named
+from ditbook.metrics import complexity
+from ditbook.models.dit import BLOCKS, MODELS, SIZES, AdaLNZeroBlock, DiT, DiTConfig, FinalLayer
 
 CONFIG = DiTConfig(size=8, channels=3, patch=2, width=32, depth=2, heads=4, num_classes=10)
 
@@ -116,7 +116,7 @@ def test_the_whole_model_is_its_parts():
     x, t, y = inputs()
     # a patch as row, column, channel; tokens in reading order
     tokens = F.unfold(x, 2, stride=2).view(3, 3, 4, 16).permute(0, 3, 2, 1).reshape(3, 16, 12)
-    tokens = model.patch_embed(tokens) + sincos_2d(32, 4).float()
+    tokens = F.linear(tokens, model.patch_embed.weight, model.patch_embed.bias) + sincos_2d(32, 4).float()
     c = F.silu(model.time_embed(t) + model.label_embed.table.weight[y])
     for block in model.blocks:
         tokens = block(tokens, c)
@@ -146,8 +146,21 @@ def test_training_mode_changes_nothing():
 
 @pytest.mark.parametrize("shape", [(3, 4, 8, 8), (3, 1, 8, 8), (3, 3, 8, 10), (3, 3, 16, 16), (3, 8, 8)])
 def test_wrong_channels_or_size(shape):
-    with pytest.raises(ValueError, match=r"input of shape \(3, .*\); this DiT takes \(batch, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"images of shape \(3, .*\); this model takes \(batch, 3, 8, 8\)"):
         DiT(CONFIG)(torch.zeros(shape), *inputs()[1:])
+
+
+def test_wrong_types_and_numbers_of_inputs():
+    model, (x, t, y) = DiT(CONFIG), inputs()
+    with pytest.raises(
+        ValueError, match=r"images of type torch.uint8; this model takes floating-point numbers in \[-1"
+    ):
+        model(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), t, y)
+    for wrong in (t[:2], t[:, None], t[0]):
+        with pytest.raises(ValueError, match=r"timesteps of shape .*; this model takes one for each image: \(3,\)"):
+            model(x, wrong, y)
+    with pytest.raises(ValueError, match=r"labels of shape \(1,\); this model takes one for each image: \(3,\)"):
+        model(x, t, y[:1])
 
 
 @pytest.mark.parametrize("wrong", [-1, 11])
@@ -160,32 +173,50 @@ def test_class_out_of_range(wrong):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 9}, "size 9 is not divisible by patch 2"),
-        ({"heads": 5}, "width 32 must be divisible by 4 and by the 5 heads"),
-        ({"width": 30, "heads": 3}, "width 30 must be divisible by 4"),
+        ({"size": 9}, "size 9 is not divisible by patch 2; take a multiple of 2"),
+        ({"heads": 5}, "width 32 is not divisible by heads 5; take a multiple of 5"),
+        ({"width": 30, "heads": 3}, "width 30 is not divisible by .* 4; take a multiple of 4"),
+        ({"patch": 0}, "patch 0 must be a whole number, at least 1"),
+        ({"depth": -1}, "depth -1 must be a whole number, at least 1"),
+        ({"channels": 1.5}, "channels 1.5 must be a whole number"),
+        ({"num_classes": 0}, "num_classes 0 must be"),
+        ({"label_dropout": 1.1}, "label_dropout 1.1 must be a fraction, 0 to 1"),
     ],
 )
-def test_designs_that_do_not_fit(change, message):
+def test_configs_that_do_not_fit(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CONFIG, **change)
 
 
 def test_registry_holds_the_papers_models():
     assert len(MODELS) == 12
-    assert named("DiT-XL/2") == DiTConfig()
+    assert DiTConfig.from_name("DiT-XL/2") == DiTConfig()
     designs = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
     for size, design in designs.items():
         for patch in (2, 4, 8):
-            config = named(f"DiT-{size}/{patch}")
+            config = DiTConfig.from_name(f"DiT-{size}/{patch}")
             assert (config.depth, config.width, config.heads) == design
             assert config.tokens == (32 // patch) ** 2
-    assert named("DiT-S/4", size=64, num_classes=10).tokens == 256
+    assert DiTConfig.from_name("DiT-S/4", size=64, num_classes=10).tokens == 256
 
 
-@pytest.mark.parametrize("name", ["DiT-S/3", "DiT-M/2", "S/2", ""])
+@pytest.mark.parametrize("name", ["DiT-M/2", "S/2", "DiT-S", "DiT-S/", "DiT-S/x", "tiny-B/2", ""])
 def test_no_such_model(name):
-    with pytest.raises(ValueError, match=rf"no model '{name}'; the paper's are DiT-S/8, "):
-        named(name)
+    with pytest.raises(ValueError, match=rf"no model '{name}'; a name is SIZE/PATCH, .* DiT-XL, tiny-S, "):
+        DiTConfig.from_name(name)
+
+
+def test_a_patch_that_does_not_fit_a_named_model():
+    with pytest.raises(ValueError, match="size 32 is not divisible by patch 3"):
+        DiTConfig.from_name("DiT-S/3")
+
+
+def test_small_models_of_chapter_18():
+    digits = {"size": 8, "channels": 1, "num_classes": 10, "learn_sigma": False}
+    config = DiTConfig.from_name("tiny-M/2", **digits)
+    assert config == DiTConfig(**digits, patch=2, width=64, depth=3, heads=4)
+    parameters = [DiTConfig.from_name(f"{size}/2", **digits).complexity().trainable for size in SIZES]
+    assert parameters[4:] == sorted(parameters[4:])
 
 
 def test_position_table_is_a_buffer_and_no_weight():
@@ -194,12 +225,6 @@ def test_position_table_is_a_buffer_and_no_weight():
     assert "pos_embed" in dict(model.named_buffers())
     assert not isinstance(model.pos_embed, nn.Parameter)
     torch.testing.assert_close(model.pos_embed, sincos_2d(32, 4).float())
-
-
-def test_layer_norm_has_mean_zero_and_variance_one():
-    out = dit.layer_norm(3 + 5 * torch.randn(4, 7, 32))
-    torch.testing.assert_close(out.mean(-1), torch.zeros(4, 7), rtol=0, atol=1e-5)
-    torch.testing.assert_close(out.var(-1, correction=0), torch.ones(4, 7), rtol=1e-4, atol=0)
 
 
 def with_block(block):
@@ -222,7 +247,8 @@ def test_only_adaln_zero_starts_as_the_identity(block):
     torch.manual_seed(0)
     model, (x, t, y) = with_block(block), inputs()
     assert not model(x, t, y).any()  # the last map is zero in all of them
-    tokens, c = torch.randn(2, 16, 32), torch.randn(2, 32) if block.startswith("adaLN") else torch.randn(2, 2, 32)
+    vector = BLOCKS[block].condition == "vector"
+    tokens, c = torch.randn(2, 16, 32), torch.randn(2, 32) if vector else torch.randn(2, 2, 32)
     assert torch.equal(model.blocks[0](tokens, c), tokens) == (block == "adaLN-Zero")
 
 
@@ -291,6 +317,14 @@ def test_adaln_is_adaln_zero_with_open_gates():
     torch.testing.assert_close(block(x, c), zero(x, c))
 
 
+def test_the_null_condition_is_one_class_more():
+    y = torch.tensor([0, 9, 4])
+    null = DiT(CONFIG).null_condition(y)
+    assert null.keys() == {"y"}
+    assert null["y"].tolist() == [10, 10, 10]
+    assert null["y"].dtype == y.dtype
+
+
 def test_an_unknown_block_is_refused():
     with pytest.raises(ValueError, match="no block 'film'; there are in-context, cross-attention, adaLN, adaLN-Zero"):
         dataclasses.replace(CONFIG, block="film")
@@ -320,3 +354,100 @@ def test_a_narrow_token_cannot_name_all_noise_of_its_patch():
         lost = (to_tokens(eps) @ outside).square().sum(dim=1).mean() / 48
     assert lost.item() == pytest.approx(1 - 16 / 48, rel=0.03)
     assert torch.linalg.matrix_rank(outside).item() == 48 - 16
+
+
+PAPER = {  # name: Gflops and millions of parameters as printed, exact parameters with the position table, its part
+    "DiT-S/8": (0.36, 33, 33_148_160, 6_144),
+    "DiT-S/4": (1.41, 33, 32_945_024, 24_576),
+    "DiT-S/2": (6.06, 33, 32_963_360, 98_304),
+    "DiT-B/8": (1.42, 131, 130_881_536, 12_288),
+    "DiT-B/4": (5.56, 130, 130_475_648, 49_152),
+    "DiT-B/2": (23.01, 130, 130_512_416, 196_608),
+    "DiT-L/8": (5.01, 459, 458_594_816, 16_384),
+    "DiT-L/4": (19.70, 458, 458_053_760, 65_536),
+    "DiT-L/2": (80.71, 458, 458_102_816, 262_144),
+    "DiT-XL/8": (7.39, 676, 675_683_072, 18_432),
+    "DiT-XL/4": (29.05, 675, 675_074_432, 73_728),
+    "DiT-XL/2": (118.64, 675, 675_129_632, 294_912),
+}
+SMALL = [
+    DiTConfig(size=8, channels=1, patch=2, width=96, depth=4, heads=4, num_classes=10, learn_sigma=False),
+    DiTConfig(size=12, channels=3, patch=3, width=24, depth=1, heads=2, num_classes=2),
+    DiTConfig(size=16, channels=4, patch=1, width=32, depth=2, heads=8, num_classes=5, learn_sigma=False),
+    *(DiTConfig(size=8, patch=2, width=32, depth=3, heads=4, num_classes=5, block=block) for block in list(BLOCKS)[:3]),
+]
+
+
+def test_the_table_has_all_models():
+    assert set(PAPER) == set(MODELS)
+    assert len(MODELS) == 12
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_row_of_the_papers_table(name):
+    gflops, millions, total, fixed = PAPER[name]
+    counted = DiTConfig.from_name(name).complexity()
+    assert counted.gflops == pytest.approx(gflops, abs=0.011)
+    assert counted.fixed == fixed
+    assert counted.total == total
+    assert round(counted.trainable / 1e6) == millions
+
+
+@pytest.mark.parametrize(
+    ("block", "gflops", "trainable"),
+    [
+        ("in-context", 119.37, 449_162_528),
+        ("cross-attention", 137.62, 597_991_712),
+        ("adaLN", 118.56, 600_452_384),
+        ("adaLN-Zero", 118.64, 674_834_720),
+    ],
+)
+def test_the_four_blocks_of_the_paper_at_xl(block, gflops, trainable):
+    counted = DiTConfig.from_name("DiT-XL/2", block=block).complexity()
+    assert counted.gflops == pytest.approx(gflops, abs=0.011)
+    assert counted.trainable == trainable
+
+
+def test_xl_at_512_pixels():
+    counted = DiTConfig.from_name("DiT-XL/2", size=64).complexity()
+    assert counted.gflops == pytest.approx(524.60, abs=0.011)
+    assert counted.macs / 1e9 == pytest.approx(524.538, abs=0.001)
+    assert (counted.total, counted.fixed, counted.trainable) == (676_014_368, 1_179_648, 674_834_720)
+
+
+def test_matrix_products_alone():
+    assert DiTConfig.from_name("DiT-XL/2").complexity().macs / 1e9 == pytest.approx(118.6214, abs=5e-5)
+    assert DiTConfig.from_name("DiT-S/8").complexity().macs / 1e9 == pytest.approx(0.3580, abs=5e-5)
+
+
+@pytest.mark.equation(
+    "16.14", of="ditbook.models.dit.DiTConfig.complexity", against="PyTorch's counter on a running model"
+)
+@pytest.mark.equation("16.15", of="ditbook.models.dit.DiTConfig.complexity", against="the parameters of a model")
+@pytest.mark.parametrize(
+    "config", [*SMALL, *map(DiTConfig.from_name, PAPER)], ids=[*map(str, range(len(SMALL))), *PAPER]
+)
+def test_formula_and_measurement_are_equal(config):
+    with torch.device("meta"):
+        x, index = torch.empty(1, config.channels, config.size, config.size), torch.zeros(1, dtype=torch.long)
+        assert config.complexity() == complexity.measure(DiT(config), x, index, index)
+
+
+@pytest.mark.parametrize("config", SMALL)
+def test_norms_are_what_the_layer_norms_see(config, monkeypatch):
+    seen = []
+    original = nn.functional.layer_norm
+
+    def counting(x, *args, **kwargs):
+        seen.append(x.numel())
+        return original(x, *args, **kwargs)
+
+    monkeypatch.setattr(nn.functional, "layer_norm", counting)
+    x = torch.zeros(1, config.channels, config.size, config.size)
+    DiT(config)(x, torch.tensor([0]), torch.tensor([0]))
+    assert config.complexity().norms == sum(seen)
+
+
+def test_more_classes_cost_parameters_and_no_products():
+    few, many = (dataclasses.replace(SMALL[0], num_classes=n).complexity() for n in (10, 11))
+    assert (many.trainable - few.trainable, many.macs) == (96, few.macs)

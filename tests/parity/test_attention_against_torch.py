@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ditbook.layers import attention
-from ditbook.models import dit
+from ditbook.layers import attention, modulation
 
 WIDTH, HEADS = 24, 3
 
@@ -76,5 +75,5 @@ def test_written_out_attention_is_the_fused_kernel():
 def test_layer_norm_is_torchs_with_the_small_epsilon():
     x = 1e-3 * torch.randn(2, 7, WIDTH)  # so small that ε matters
     norm = nn.LayerNorm(WIDTH, eps=1e-6, elementwise_affine=False)
-    torch.testing.assert_close(dit.layer_norm(x), norm(x))
-    assert not torch.allclose(dit.layer_norm(x), nn.LayerNorm(WIDTH, elementwise_affine=False)(x), rtol=1e-2)
+    torch.testing.assert_close(modulation.layer_norm(x), norm(x))
+    assert not torch.allclose(modulation.layer_norm(x), nn.LayerNorm(WIDTH, elementwise_affine=False)(x), rtol=1e-2)

@@ -5,7 +5,6 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from ditbook.metrics import complexity
 from ditbook.models.vit import ViT, ViTConfig
 
 CONFIG = ViTConfig(size=12, channels=3, patch=4, width=24, depth=2, heads=3, num_classes=7)
@@ -97,28 +96,3 @@ def test_attention_maps_are_theirs(ours):
     assert maps.shape == (2, 2, 3, 10, 10)
     wanted = torch.stack(twin(image, output_attentions=True).attentions, dim=1)
     torch.testing.assert_close(maps, wanted)
-
-
-def test_wrong_images_and_sizes_are_refused(ours):
-    with pytest.raises(ValueError, match=r"images of shape \(2, 1, 12, 12\); this ViT takes \(batch, 3, 12, 12\)"):
-        ours(torch.zeros(2, 1, 12, 12))
-    with pytest.raises(ValueError, match="size 10 is not divisible by patch 4"):
-        ViTConfig(size=10, patch=4)
-
-
-def test_the_paper_s_base_model_has_86_million_parameters():
-    with torch.device("meta"):
-        count = sum(p.numel() for p in ViT(ViTConfig()).parameters())
-    assert count == 86_567_656
-
-
-@pytest.mark.equation("7.1", of="ditbook.models.vit.ViTConfig.tokens", against="the patches of an image, counted")
-@pytest.mark.equation("7.5", of="ditbook.metrics.complexity.vit", against="PyTorch's counter on a running model")
-@pytest.mark.parametrize("config", [CONFIG, ViTConfig(), ViTConfig(size=8, channels=1, patch=2, width=12, heads=3)])
-def test_tokens_and_multiply_adds(config):
-    with torch.device("meta"):
-        model, image = ViT(config), torch.empty(1, config.channels, config.size, config.size)
-        assert model.encode(image).shape[1] == config.tokens
-        assert complexity.vit(config) == complexity.count_macs(model, image)
-    corners = [(y, x) for y in range(0, config.size, config.patch) for x in range(0, config.size, config.patch)]
-    assert config.tokens == len(corners) + 1

@@ -1,7 +1,7 @@
-"""Multi-head attention, and the same arithmetic written out.
+"""Multi-head attention, the same arithmetic written out, and the KV cache.
 
-Letters: `B` batch, `T` tokens that look, `S` tokens that are looked at, `D` width, `H` heads, `E` width of one head
-(`D = H·E`). A mask is True where looking is allowed, and broadcasts to (B, H, T, S).
+Letters: `B` batch, `T` queries, `S` keys, `D` width, `H` heads, `E` width of one head (`D = H·E`).
+A mask is True where a query may attend to a key, and broadcasts to (B, H, T, S).
 """
 
 import math
@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-Past = tuple[Tensor, Tensor]  # keys and values of tokens already seen, each (B, H, S, E)
+from ditbook.layers.checks import check_multiple
+
+KV = tuple[Tensor, Tensor]  # keys and values, each (B, H, S, E)
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -21,7 +23,7 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = No
         q: queries, (..., T, E).
         k: keys, (..., S, E).
         v: values, (..., S, E).
-        mask: True where looking is allowed; each query must be allowed one key at least.
+        mask: True where a query may attend to a key; each query needs one key at least.
 
     Returns:
         One weighted mean of the values for each query, (..., T, E).
@@ -33,26 +35,54 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = No
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(q kᵀ / √E): (..., T, E), (..., S, E) → (..., T, S), each row summing to one."""
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # √E: the standard deviation by (3.2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)  # (3.5)
     return scores.softmax(dim=-1)
 
 
-def causal_mask(tokens: int, device: torch.device | None = None) -> Tensor:
-    """Each token may look at itself and at those before it: (T, T)."""
-    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+def causal_mask(queries: int, device: torch.device | None = None, seen: int = 0) -> Tensor:
+    """Mask that lets each query attend to itself and to the tokens before it.
+
+    Args:
+        queries: T.
+        device: of the mask.
+        seen: tokens before the first query.
+
+    Returns:
+        (T, seen + T).
+    """
+    return torch.ones(queries, seen + queries, dtype=torch.bool, device=device).tril(seen)
 
 
 def padding_mask(tokens: Tensor, pad: int) -> Tensor:
-    """Nobody may look at padding: tokens (B, S) → (B, 1, 1, S)."""
+    """Mask that excludes padding keys: tokens (B, S) → (B, 1, 1, S)."""
     return (tokens != pad)[:, None, None]
 
 
-def _checked(width: int, heads: int) -> int:
-    if width % heads:
-        raise ValueError(f"width {width} is not divisible by {heads} heads; take a multiple of {heads}")
-    return heads
+class KVCache:
+    """Keys and values of the tokens that one layer has seen so far. Grows in place."""
+
+    def __init__(self) -> None:
+        self.kv: KV | None = None  # two of (B, H, S, E), None before the first token
+
+    def __len__(self) -> int:
+        """S, the tokens seen."""
+        return 0 if self.kv is None else self.kv[0].shape[2]
+
+    def extend(self, k: Tensor, v: Tensor) -> KV:
+        """Append keys and values of new tokens, each (B, H, T, E) → those of all tokens, each (B, H, S + T, E)."""
+        if self.kv is not None:
+            k, v = torch.cat([self.kv[0], k], dim=2), torch.cat([self.kv[1], v], dim=2)
+        self.kv = k, v
+        return self.kv
+
+    def select(self, rows: Tensor) -> "KVCache":
+        """A new cache with the given rows of the batch, (N,), as beam search reorders them."""
+        chosen = KVCache()
+        if self.kv is not None:
+            chosen.kv = self.kv[0][rows], self.kv[1][rows]
+        return chosen
 
 
 class SelfAttention(nn.Module):
@@ -70,7 +100,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = _checked(width, heads)
+        check_multiple("width", width, "heads", heads)
+        self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -79,22 +110,26 @@ class SelfAttention(nn.Module):
         q, k, v = rearrange(self.qkv(x), "b t (three h e) -> three b h t e", three=3, h=self.heads)
         return q, k, v
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Mix the tokens: (B, T, D) → (B, T, D)."""
-        out = F.scaled_dot_product_attention(*self.project(x), attn_mask=mask)  # (B, H, T, E)  # (3.3)
-        return self.proj(rearrange(out, "b h t e -> b t (h e)"))  # (3.4)
+    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """Attend from each token to the tokens of the same sequence: (B, T, D) → (B, T, D).
 
-    def extend(self, x: Tensor, past: Past) -> tuple[Tensor, Past]:
-        """Add tokens (B, T, D) after those seen: they look at everything before them, and the past grows by them."""
-        q, k, v = self.project(x)
-        k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
-        mask = causal_mask(k.shape[2], x.device)[-x.shape[1] :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(rearrange(out, "b h t e -> b t (h e)")), (k, v)
+        Args:
+            x: tokens, (B, T, D).
+            mask: broadcasts to (B, H, T, S).
+            cache: keys and values of the S − T tokens before `x`, to which those of `x` are appended. Attention is
+                then causal, whatever the mask allows besides.
+        """
+        q, k, v = self.project(x)  # (B, H, T, E)
+        if cache is not None:
+            causal = causal_mask(x.shape[1], x.device, seen=len(cache))  # (T, S)
+            mask = causal if mask is None else mask & causal
+            k, v = cache.extend(k, v)  # (B, H, S, E)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, H, T, E)  # (3.3)
+        return self.proj(rearrange(out, "b h t e -> b t (h e)"))  # (3.4)
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of one sequence to another: queries from here, keys and values from there.
+    """Multi-head attention from one sequence to another: queries of one, keys and values of the other.
 
     Args:
         width: D, a multiple of `heads`.
@@ -108,24 +143,25 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = _checked(width, heads)
+        check_multiple("width", width, "heads", heads)
+        self.heads = heads
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
 
-    def remember(self, memory: Tensor) -> Past:
-        """Keys and values of what is looked at: (B, S, D) → two of (B, H, S, E)."""
+    def project_kv(self, memory: Tensor) -> KV:
+        """Keys and values of every head: (B, S, D) → two of (B, H, S, E)."""
         k, v = rearrange(self.kv(memory), "b s (two h e) -> two b h s e", two=2, h=self.heads)
         return k, v
 
-    def forward(self, x: Tensor, past: Past, mask: Tensor | None = None) -> Tensor:
-        """Look: (B, T, D) at what was remembered → (B, T, D)."""
+    def forward(self, x: Tensor, kv: KV, mask: Tensor | None = None) -> Tensor:
+        """Attend from tokens (B, T, D) to keys and values as `project_kv` gives them → (B, T, D)."""
         q = rearrange(self.q(x), "b t (h e) -> b h t e", h=self.heads)
-        out = F.scaled_dot_product_attention(q, *past, attn_mask=mask)
+        out = F.scaled_dot_product_attention(q, *kv, attn_mask=mask)
         return self.proj(rearrange(out, "b h t e -> b t (h e)"))
 
 
 def attention_map(layer: SelfAttention, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The weights of every head, for figures: (B, T, D) → (B, H, T, T), each row summing to one."""
+    """The attention weights of every head, for figures: (B, T, D) → (B, H, T, T), each row summing to one."""
     q, k, _ = layer.project(x)
     return attention_weights(q, k, mask)

@@ -1,4 +1,4 @@
-"""What tells a network where a token stands, how noisy its input is, and which class is wanted.
+"""Timestep, position and label embeddings.
 
 Letters: `B` batch, `D` width, `T` tokens.
 """
@@ -94,44 +94,36 @@ class TimestepEmbedding(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """A table of class vectors with one more row, the null class, that stands for "no class asked for".
+    """A table of class vectors with one more row, the null class, which stands for no class.
 
     Args:
         num_classes: classes are 0 … num_classes − 1; the null class is `num_classes`.
         width: D.
-        dropout: share of labels that `drop` replaces by the null class.
 
     Source: Ho & Salimans 2022, algorithm 1 (training a conditional and an unconditional model as one).
     """
 
-    def __init__(self, num_classes: int, width: int, dropout: float = 0.1) -> None:
+    def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
-        self.num_classes, self.dropout = num_classes, dropout
         self.table = nn.Embedding(num_classes + 1, width)
 
     @property
     def null(self) -> int:
         """Index of the null class."""
-        return self.num_classes
-
-    def drop(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Replace a random share `dropout` of the labels (B,) by the null class. Used in training only."""
-        dropped = torch.rand(y.shape, generator=generator, device=y.device) < self.dropout
-        return torch.where(dropped, self.null, y)
+        return self.table.num_embeddings - 1
 
     def forward(self, y: Tensor) -> Tensor:
-        """Look up labels: (B,) → (B, width).
+        """Embed labels: (B,) → (B, width).
 
         Raises:
             ValueError: a label is negative or larger than the null class. Checked for labels on the CPU outside
-                compilation; elsewhere the look would stall the device, and the table's own index error stands.
+                compilation; elsewhere the check would make the device wait, and the table's own index error stands.
         """
         if not torch.compiler.is_compiling() and y.device.type == "cpu" and y.numel():
             low, high = int(y.min()), int(y.max())
             if low < 0 or high > self.null:
                 wrong = low if low < 0 else high
                 raise ValueError(
-                    f"class {wrong} is out of range: labels are 0 to {self.num_classes - 1}, "
-                    f"and {self.null} is the null class"
+                    f"class {wrong} is out of range: labels are 0 to {self.null - 1}, and {self.null} is the null class"
                 )
         return self.table(y)

@@ -1,10 +1,12 @@
 """An image as a sequence of patches, and back.
 
-Letters: `B` batch, `C` channels, `p` side of a patch, `h w` patches per column and row, `T = h·w` tokens.
+Letters: `B` batch, `C` channels, `p` side of a patch, `h w` patches per column and row, `T = h·w` tokens, `D` width.
 """
 
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
+
+from ditbook.layers.checks import check_images
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
@@ -41,3 +43,30 @@ def unpatchify(tokens: Tensor, patch: int, channels: int) -> Tensor:
             f"need {patch * patch * channels}"
         )
     return rearrange(tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=side, p=patch, q=patch, c=channels)
+
+
+class PatchEmbed(nn.Linear):
+    """One linear map of each patch of a square image: (B, C, size, size) → (B, T, D).
+
+    Args:
+        size: side of the image in pixels, a multiple of `patch`.
+        channels: C.
+        patch: p.
+        width: D.
+        bias: whether the map adds a bias.
+
+    Source: Dosovitskiy et al. 2021, section 3.1.
+    """
+
+    def __init__(self, size: int, channels: int, patch: int, width: int, bias: bool = True) -> None:
+        super().__init__(patch**2 * channels, width, bias)
+        self.size, self.channels, self.patch = size, channels, patch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed images (B, C, size, size) as tokens (B, T, D).
+
+        Raises:
+            ValueError: images of another shape, or not of floating-point numbers.
+        """
+        check_images(x, self.channels, self.size)
+        return super().forward(patchify(x, self.patch))

@@ -5,7 +5,9 @@ Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural L
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +15,24 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ditbook.layers.attention import causal_mask
-from ditbook.layers.patches import patchify
-from ditbook.models.transformer import EncoderLayer
+from ditbook.layers.block import TransformerBlock
+from ditbook.layers.checks import check_multiple, check_positive
+from ditbook.layers.patches import PatchEmbed
 
 START = math.log(1 / 0.07)  # of the logarithm of the scale, which is one over the temperature
 LIMITS = (0.0, math.log(100))  # between which `clamp_scale` keeps it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CLIPConfig:
-    """The design of both towers. The defaults are OpenAI's ViT-B/32.
+    """Both towers. The defaults are OpenAI's ViT-B/32.
 
     Raises:
-        ValueError: the size is not divisible by the patch.
+        ValueError: a size that is not positive, or sizes that do not divide one another.
     """
 
     size: int = 224  # side of the square image, in pixels
-    channels: int = 3
+    channels: int = 3  # C
     patch: int = 32
     width: int = 768  # D of the image tower
     depth: int = 12
@@ -42,39 +45,24 @@ class CLIPConfig:
     joint: int = 512  # J
 
     def __post_init__(self) -> None:
-        if self.size % self.patch:
-            raise ValueError(f"size {self.size} is not divisible by patch {self.patch}")
+        check_positive(self, *(field.name for field in fields(self)))
+        check_multiple("size", self.size, "patch", self.patch)
+        check_multiple("width", self.width, "heads", self.heads)
+        check_multiple("text_width", self.text_width, "text_heads", self.text_heads)
 
 
 def _layers(width: int, heads: int, depth: int) -> nn.ModuleList:
-    return nn.ModuleList(EncoderLayer(width, heads, pre_norm=True, gelu="quick") for _ in range(depth))
-
-
-def _initialise(layer: EncoderLayer, depth: int) -> None:
-    """Normals as OpenAI's code draws them: what is added to the residual sum gets smaller with the depth."""
-    width = layer.attention.proj.in_features
-    added = width**-0.5 * (2 * depth) ** -0.5
-    for linear, std in (
-        (layer.attention.qkv, width**-0.5),
-        (layer.attention.proj, added),
-        (layer.mlp.fc1, (2 * width) ** -0.5),
-        (layer.mlp.fc2, added),
-    ):
-        nn.init.normal_(linear.weight, std=std)
+    return nn.ModuleList(TransformerBlock(width, heads, pre_norm=True, gelu="quick") for _ in range(depth))
 
 
 class CLIP(nn.Module):
-    """Images and texts → vectors of one space, and how well each image fits each text.
-
-    Args:
-        config: the design.
-    """
+    """Images and texts → vectors of one space, and the similarity of each image to each text."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         self.config = config
         width, text = config.width, config.text_width
-        self.patch_embed = nn.Linear(config.patch**2 * config.channels, width, bias=False)
+        self.patch_embed = PatchEmbed(config.size, config.channels, config.patch, width, bias=False)
         self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
         self.positions = nn.Parameter(torch.randn((config.size // config.patch) ** 2 + 1, width) * width**-0.5)
         self.norm_before, self.norm_after = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -86,13 +74,21 @@ class CLIP(nn.Module):
         self.text_norm = nn.LayerNorm(text)
         self.text_project = nn.Linear(text, config.joint, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(START))
-        nn.init.normal_(self.embed.weight, std=0.02)
-        for linear, fan in ((self.project, width), (self.text_project, text)):
-            nn.init.normal_(linear.weight, std=fan**-0.5)
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Normals as in OpenAI's code: what is added to the residual sum gets smaller with the depth."""
+        nn.init.normal_(self.embed.weight, std=0.02)  # all similarities are then about equal: (8.5)
+        for linear in (self.project, self.text_project):
+            nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
         for layers in (self.layers, self.text_layers):
-            for layer in layers:
-                assert isinstance(layer, EncoderLayer)
-                _initialise(layer, len(layers))
+            for layer in cast("Sequence[Any]", layers):
+                width = layer.attention.proj.in_features
+                added = width**-0.5 * (2 * len(layers)) ** -0.5
+                nn.init.normal_(layer.attention.qkv.weight, std=width**-0.5)
+                nn.init.normal_(layer.attention.proj.weight, std=added)
+                nn.init.normal_(layer.mlp.fc1.weight, std=(2 * width) ** -0.5)
+                nn.init.normal_(layer.mlp.fc2.weight, std=added)
 
     def clamp_scale(self) -> None:
         """Keep the scale between 1 and 100; to be called after each step of training.
@@ -108,19 +104,14 @@ class CLIP(nn.Module):
         """Unit vectors of images: (B, C, size, size) → (B, J).
 
         Raises:
-            ValueError: wrong channels or size.
+            ValueError: images of another shape, or not of floating-point numbers.
         """
-        expected = (self.config.channels, self.config.size, self.config.size)
-        if tuple(image.shape[1:]) != expected:
-            raise ValueError(
-                f"images of shape {tuple(image.shape)}; this CLIP takes (batch, {', '.join(map(str, expected))})"
-            )
-        x = self.patch_embed(patchify(image, self.config.patch))  # (B, T, D)
+        x = self.patch_embed(image)  # (B, T, D)
         x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1) + self.positions
         x = self.norm_before(x)
         for layer in self.layers:
             x = layer(x)
-        return F.normalize(self.project(self.norm_after(x[:, 0])), dim=-1)
+        return F.normalize(self.project(self.norm_after(x[:, 0])), dim=-1)  # (8.1)
 
     def encode_text(self, tokens: Tensor, end: Tensor | None = None) -> Tensor:
         """Unit vectors of texts: (B, T) → (B, J), read off at the end token.
@@ -139,7 +130,8 @@ class CLIP(nn.Module):
         x, mask = self.embed(tokens) + self.text_positions[:length], causal_mask(length, tokens.device)
         for layer in self.text_layers:
             x = layer(x, mask)
-        return F.normalize(self.text_project(self.text_norm(x)[torch.arange(len(x)), end]), dim=-1)
+        rows = torch.arange(len(x), device=x.device)
+        return F.normalize(self.text_project(self.text_norm(x)[rows, end]), dim=-1)  # (8.1)
 
     def forward(self, image: Tensor, tokens: Tensor, end: Tensor | None = None) -> Tensor:
         """Scaled similarities of every image with every text: logits (B, B), images in rows."""

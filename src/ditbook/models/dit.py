@@ -1,30 +1,55 @@
 """The Diffusion Transformer, with each of the paper's four ways to bring the condition in.
 
-Letters: `B` batch, `C` channels of the image, `T` tokens, `D` width, `p` side of a patch.
+Letters: `B` batch, `C` channels of the image, `T` tokens, `D` width, `p` side of a patch, `V` numbers a token gives.
 Source: Peebles & Xie 2023, "Scalable Diffusion Models with Transformers", section 3.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditbook.layers.attention import CrossAttention, SelfAttention
-from ditbook.layers.embeddings import LabelEmbedding, TimestepEmbedding, sincos_2d
+from ditbook.layers.block import TransformerBlock
+from ditbook.layers.checks import check_multiple, check_per_image, check_positive
+from ditbook.layers.complexity import Complexity
+from ditbook.layers.embeddings import FREQUENCY_WIDTH, LabelEmbedding, TimestepEmbedding, sincos_2d
 from ditbook.layers.mlp import MLP
-from ditbook.layers.modulation import modulate
-from ditbook.layers.patches import patchify, unpatchify
-
-EPS = 1e-6  # of every LayerNorm
+from ditbook.layers.modulation import EPS, layer_norm, modulate
+from ditbook.layers.patches import PatchEmbed, unpatchify
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Depth, width and heads of a named model."""
+
+    depth: int
+    width: int
+    heads: int
+
+
+SIZES = {  # the paper's, with the parameters of the /2 model, and small ones for the digits of chapter 18
+    "DiT-S": Size(depth=12, width=384, heads=6),  # 33 M
+    "DiT-B": Size(depth=12, width=768, heads=12),  # 130 M
+    "DiT-L": Size(depth=24, width=1024, heads=16),  # 458 M
+    "DiT-XL": Size(depth=28, width=1152, heads=16),  # 675 M
+    "tiny-S": Size(depth=2, width=32, heads=2),  # 47 k with 10 classes and one channel
+    "tiny-M": Size(depth=3, width=64, heads=4),  # 252 k
+    "tiny-L": Size(depth=4, width=96, heads=4),  # 728 k
+    "tiny-XL": Size(depth=6, width=128, heads=4),  # 1.9 M
+}
+MODELS = tuple(f"{size}/{patch}" for size in SIZES if size.startswith("DiT") for patch in (8, 4, 2))  # the paper's
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiTConfig:
-    """The design of a DiT. The defaults are DiT-XL/2 for ImageNet latents of 256×256 images.
+    """A DiT. The defaults are DiT-XL/2 for ImageNet latents of 256×256 images.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ValueError: no such block, a size that is not positive, sizes that do not divide one another, a label dropout
+            outside 0 to 1.
     """
 
     size: int = 32  # side of the square input, in pixels (or latents)
@@ -34,64 +59,88 @@ class DiTConfig:
     depth: int = 28  # blocks
     heads: int = 16
     num_classes: int = 1000
-    label_dropout: float = 0.1  # share of labels replaced by the null class in training
+    label_dropout: float = 0.1  # fraction of labels replaced by the null class in training
     learn_sigma: bool = True  # a second head of C channels interpolates the variance
     block: str = "adaLN-Zero"  # one of `BLOCKS`
 
     def __post_init__(self) -> None:
         if self.block not in BLOCKS:
             raise ValueError(f"no block {self.block!r}; there are {', '.join(BLOCKS)}")
-        if self.size % self.patch:
-            raise ValueError(f"size {self.size} is not divisible by patch {self.patch}")
-        if self.width % 4 or self.width % self.heads:
-            raise ValueError(f"width {self.width} must be divisible by 4 and by the {self.heads} heads")
+        check_positive(self, "size", "channels", "patch", "width", "depth", "heads", "num_classes")
+        check_multiple("size", self.size, "patch", self.patch)
+        check_multiple("width", self.width, "heads", self.heads)
+        check_multiple("width", self.width, "sines and cosines of two axes:", 4)
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout {self.label_dropout} must be a fraction, 0 to 1")
+
+    @classmethod
+    def from_name(cls, name: str, **changes: Any) -> "DiTConfig":
+        """The config of a named model, SIZE/PATCH, with fields changed at will.
+
+        >>> DiTConfig.from_name("DiT-S/4", size=64).tokens
+        256
+
+        Raises:
+            ValueError: no such model, or what the config refuses.
+        """
+        size, _, patch = name.partition("/")
+        if size not in SIZES or not patch.isdecimal():
+            raise ValueError(f"no model {name!r}; a name is SIZE/PATCH, as DiT-S/4, and sizes are {', '.join(SIZES)}")
+        return cls(**{**vars(SIZES[size]), "patch": int(patch), **changes})
 
     @property
     def tokens(self) -> int:
         """T = (size / patch)²."""
-        return (self.size // self.patch) ** 2
+        return (self.size // self.patch) ** 2  # (15.8)
 
     @property
     def out_channels(self) -> int:
         """C, or 2·C with the variance head."""
         return 2 * self.channels if self.learn_sigma else self.channels
 
-
-BLOCKS = ("in-context", "cross-attention", "adaLN", "adaLN-Zero")  # as the paper orders them
-# name: depth, width, heads; parameters of the /2 model with 1,000 classes (without the position table)
-SIZES = {
-    "S": (12, 384, 6),  # 33 M
-    "B": (12, 768, 12),  # 130 M
-    "L": (24, 1024, 16),  # 458 M
-    "XL": (28, 1152, 16),  # 675 M
-}
-PATCHES = (2, 4, 8)
-MODELS = tuple(f"DiT-{size}/{patch}" for size in SIZES for patch in reversed(PATCHES))
-
-
-def named(name: str, **changes: object) -> DiTConfig:
-    """The configuration of one of the paper's 12 models, with fields changed at will.
-
-    >>> named("DiT-S/4", size=64).tokens
-    256
-
-    Raises:
-        ValueError: no such model.
-    """
-    if name not in MODELS:
-        raise ValueError(f"no model {name!r}; the paper's are {', '.join(MODELS)}")
-    size, patch = name.removeprefix("DiT-").split("/")
-    depth, width, heads = SIZES[size]
-    return replace(DiTConfig(patch=int(patch), depth=depth, width=width, heads=heads), **changes)  # type: ignore[arg-type]
+    def complexity(self) -> Complexity:
+        """Counts by formula, derived in chapter 16: those of Table 4 and figure 5 of Peebles & Xie 2023."""
+        T, D, L, block = self.tokens, self.width, self.depth, BLOCKS[self.block]
+        patch, out = self.patch**2 * self.channels, self.patch**2 * self.out_channels
+        each, embedders = block.complexity(T, D), FREQUENCY_WIDTH * D + D**2
+        final = 2 * D**2 if issubclass(block.final, FinalLayer) else 0  # its modulation
+        macs = T * patch * D + embedders + L * each.macs + final + T * D * out  # (16.14)
+        inputs = (patch + 1) * D + embedders + 2 * D + (self.num_classes + 1) * D
+        trainable = inputs + L * each.trainable + final + 2 * D + out * (D + 1)  # (16.15)
+        return Complexity(macs=macs, norms=L * each.norms + T * D, trainable=trainable, fixed=T * D)
 
 
-def layer_norm(x: Tensor) -> Tensor:
-    """LayerNorm without parameters: the condition brings scale and shift."""
-    return F.layer_norm(x, x.shape[-1:], eps=EPS)
+class PlainFinalLayer(nn.Module):
+    """Norm and linear map, for the blocks whose tokens have already received the condition."""
+
+    def __init__(self, width: int, values: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, EPS)
+        self.linear = nn.Linear(width, values)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, V); `c` is unused."""
+        return self.linear(self.norm(x))
+
+
+class FinalLayer(nn.Module):
+    """Modulated norm, then one linear map from each token to the pixels of its patch."""
+
+    def __init__(self, width: int, values: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+        self.linear = nn.Linear(width, values)  # of rank D at most: (15.9)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Tokens (B, T, D), condition after SiLU (B, D) → (B, T, V)."""
+        shift, scale = self.modulation(c).chunk(2, dim=-1)
+        return self.linear(modulate(layer_norm(x), shift, scale))  # (16.10)
 
 
 class InContextBlock(nn.Module):
-    """An ordinary Transformer block: the condition comes as two more tokens, which attention reads like any other."""
+    """A pre-norm Transformer block. The condition comes as two tokens, which attention treats like any other."""
+
+    condition, final = "tokens", PlainFinalLayer
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -100,13 +149,20 @@ class InContextBlock(nn.Module):
         self.mlp = MLP(width)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Tokens with the condition among them (B, T + 2, D) → the same; `c` is not looked at."""
+        """Tokens with the condition among them (B, T + 2, D) → the same; `c` is unused."""
         x = x + self.attn(self.norms[0](x))  # (16.16)
         return x + self.mlp(self.norms[1](x))
 
+    @staticmethod
+    def complexity(T: int, D: int) -> Complexity:
+        """Counts of a Transformer block with two tokens more."""
+        return TransformerBlock.complexity(T + 2, D)
+
 
 class CrossAttentionBlock(nn.Module):
-    """A Transformer block with a third sublayer that looks at the two vectors of the condition."""
+    """A pre-norm Transformer block with a third sublayer that attends to the two vectors of the condition."""
+
+    condition, final = "memory", PlainFinalLayer
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -118,104 +174,84 @@ class CrossAttentionBlock(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Tokens (B, T, D), condition (B, 2, D) → (B, T, D)."""
         x = x + self.attn(self.norms[0](x))
-        x = x + self.cross(self.norms[1](x), self.cross.remember(c))  # (16.17)
+        x = x + self.cross(self.norms[1](x), self.cross.project_kv(c))  # (16.17)
         return x + self.mlp(self.norms[2](x))
+
+    @staticmethod
+    def complexity(T: int, D: int) -> Complexity:
+        """Counts of a Transformer block, and of cross-attention to two vectors with its norm."""
+        cross = Complexity(macs=2 * T * D**2 + 4 * D**2 + 4 * T * D, norms=T * D, trainable=4 * D**2 + 6 * D)
+        return TransformerBlock.complexity(T, D) + cross
 
 
 class AdaLNBlock(nn.Module):
     """A Transformer block whose norms are set by the condition."""
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attn = SelfAttention(width, heads)
-        self.mlp = MLP(width)
-        self.modulation = nn.Linear(width, 4 * width)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Tokens (B, T, D), condition after SiLU (B, D) → (B, T, D)."""
-        shift_1, scale_1, shift_2, scale_2 = self.modulation(c).chunk(4, dim=-1)
-        x = x + self.attn(modulate(layer_norm(x), shift_1, scale_1))  # (16.18)
-        return x + self.mlp(modulate(layer_norm(x), shift_2, scale_2))
-
-
-class AdaLNZeroBlock(nn.Module):
-    """A Transformer block whose norms and residual gates are set by the condition.
-
-    At the start every gate is zero, and the block is the identity.
-    """
+    condition, final = "vector", FinalLayer
+    vectors = 4  # shift and scale of two norms
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attn = SelfAttention(width, heads)
         self.mlp = MLP(width)
-        self.modulation = nn.Linear(width, 6 * width)
+        self.modulation = nn.Linear(width, self.vectors * width)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Tokens (B, T, D), condition after SiLU (B, D) → (B, T, D)."""
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(c).chunk(6, dim=-1)  # (16.7)
-        x = torch.addcmul(x, gate_1[:, None], self.attn(modulate(layer_norm(x), shift_1, scale_1)))  # (16.8)
-        return torch.addcmul(x, gate_2[:, None], self.mlp(modulate(layer_norm(x), shift_2, scale_2)))  # (16.9)
+        shift_attn, scale_attn, shift_mlp, scale_mlp = self.modulation(c).chunk(4, dim=-1)
+        x = x + self.attn(modulate(layer_norm(x), shift_attn, scale_attn))  # (16.18)
+        return x + self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
+
+    @classmethod
+    def complexity(cls, T: int, D: int) -> Complexity:
+        """Counts of a Transformer block with the modulation, four of whose biases replace the norms' parameters."""
+        n = cls.vectors
+        return TransformerBlock.complexity(T, D) + Complexity(macs=n * D**2, trainable=n * D**2 + (n - 4) * D)
 
 
-class PlainFinalLayer(nn.Module):
-    """Norm and linear map, for the blocks whose tokens already know the condition."""
+class AdaLNZeroBlock(AdaLNBlock):
+    """An adaLN block whose residual gates are set by the condition too; with fresh weights it is the identity."""
 
-    def __init__(self, width: int, values: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, EPS)
-        self.linear = nn.Linear(width, values)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, p·p·out_channels); `c` is not looked at."""
-        return self.linear(self.norm(x))
-
-
-class FinalLayer(nn.Module):
-    """Modulated norm, then one linear map from each token to the pixels of its patch."""
-
-    def __init__(self, width: int, values: int) -> None:
-        super().__init__()
-        self.modulation = nn.Linear(width, 2 * width)
-        self.linear = nn.Linear(width, values)
+    vectors = 6  # shift, scale and gate of two sublayers
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """(B, T, D), (B, D) → (B, T, p·p·out_channels)."""
-        shift, scale = self.modulation(c).chunk(2, dim=-1)
-        return self.linear(modulate(layer_norm(x), shift, scale))  # (16.10)
+        """Tokens (B, T, D), condition after SiLU (B, D) → (B, T, D)."""
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.modulation(c).chunk(
+            6, dim=-1
+        )  # (16.7)
+        x = x + gate_attn[:, None] * self.attn(modulate(layer_norm(x), shift_attn, scale_attn))  # (16.8)
+        return x + gate_mlp[:, None] * self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))  # (16.9)
 
 
-BLOCK_TYPES: dict[str, type[nn.Module]] = dict(
-    zip(BLOCKS, (InContextBlock, CrossAttentionBlock, AdaLNBlock, AdaLNZeroBlock), strict=True)
-)
+# As the paper orders them. Each takes the condition as two more "tokens", as a "memory" of two vectors (B, 2, D), or as
+# one "vector" after SiLU (B, D).
+BLOCKS: dict[str, Any] = {
+    "in-context": InContextBlock,
+    "cross-attention": CrossAttentionBlock,
+    "adaLN": AdaLNBlock,
+    "adaLN-Zero": AdaLNZeroBlock,
+}
 
 
 class DiT(nn.Module):
-    """Noisy image, timestep, class → predicted noise (and variance logits).
-
-    The forward pass is deterministic: labels are dropped by `label_embed.drop`, which the training loss calls.
-
-    Args:
-        config: the design.
-    """
+    """Noisy image, timestep, class → predicted noise (and variance logits). The forward pass is deterministic."""
 
     pos_embed: Tensor
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.width
-        self.patch_embed = nn.Linear(config.patch**2 * config.channels, width)
+        width, block = config.width, BLOCKS[config.block]
+        self.patch_embed = PatchEmbed(config.size, config.channels, config.patch, width)
         self.register_buffer("pos_embed", sincos_2d(width, config.size // config.patch).float(), persistent=False)
         self.time_embed = TimestepEmbedding(width)
-        self.label_embed = LabelEmbedding(config.num_classes, width, config.label_dropout)
-        block = BLOCK_TYPES[config.block]
+        self.label_embed = LabelEmbedding(config.num_classes, width)
         self.blocks = nn.ModuleList(block(width, config.heads) for _ in range(config.depth))
-        final = FinalLayer if config.block.startswith("adaLN") else PlainFinalLayer
-        self.final = final(width, config.patch**2 * config.out_channels)
-        self.initialise()
+        self.final = block.final(width, config.patch**2 * config.out_channels)
+        self.initialize()
 
-    def initialise(self) -> None:
-        """Xavier for the linear maps, small normals for the embeddings, zeros where adaLN-Zero wants them.
+    def initialize(self) -> None:
+        """Xavier for the linear maps, small normals for the embeddings; adaLN-Zero layers start at zero.
 
         Of the other blocks the paper gives no initial weights: there only the last map is zero.
         """
@@ -231,6 +267,10 @@ class DiT(nn.Module):
             if isinstance(module, AdaLNZeroBlock | FinalLayer):
                 nn.init.zeros_(module.modulation.weight)
 
+    def null_condition(self, y: Tensor) -> dict[str, Tensor]:
+        """The condition without a class, for guidance: labels (B,) → the null class in the place of each."""
+        return {"y": torch.full_like(y, self.label_embed.null)}
+
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Predict.
 
@@ -243,20 +283,17 @@ class DiT(nn.Module):
             (B, C, size, size), or (B, 2·C, size, size) with the variance head: noise first, then logits in [−1, 1].
 
         Raises:
-            ValueError: wrong channels or size, or a class out of range.
+            ValueError: wrong shapes, images of whole numbers, or a class out of range.
         """
-        expected = (self.config.channels, self.config.size, self.config.size)
-        if tuple(x.shape[1:]) != expected:
-            raise ValueError(
-                f"input of shape {tuple(x.shape)}; this DiT takes (batch, {', '.join(map(str, expected))})"
-            )
-        tokens = self.patch_embed(patchify(x, self.config.patch)) + self.pos_embed  # (B, T, D)
+        check_per_image(t, len(x), "timesteps")
+        check_per_image(y, len(x), "labels")
+        tokens = self.patch_embed(x) + self.pos_embed  # (B, T, D)  # (16.2)
         time, label = self.time_embed(t), self.label_embed(y)  # (B, D) each
-        adaptive = self.config.block.startswith("adaLN")
-        c = F.silu(time + label) if adaptive else torch.stack([time, label], dim=1)  # (B, D) or (B, 2, D)
-        if self.config.block == "in-context":
-            tokens = torch.cat([tokens, c], dim=1)
+        kind = BLOCKS[self.config.block].condition
+        c = F.silu(time + label) if kind == "vector" else torch.stack([time, label], dim=1)  # (B, D) or (B, 2, D)
+        if kind == "tokens":
+            tokens = torch.cat([tokens, c], dim=1)  # (B, T + 2, D)
         for block in self.blocks:
             tokens = block(tokens, c)
-        tokens = self.final(tokens[:, : self.config.tokens], c)
+        tokens = self.final(tokens[:, : self.config.tokens], c)  # (B, T, p·p·out_channels)
         return unpatchify(tokens, self.config.patch, self.config.out_channels)
