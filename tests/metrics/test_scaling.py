@@ -13,7 +13,7 @@ FID = {  # Peebles & Xie 2023, Table 4: 400,000 steps, no guidance
 
 
 def counts(name: str) -> complexity.Complexity:
-    return complexity.formula(DiTConfig.from_name(f"DiT-{name}"))
+    return DiTConfig.from_name(f"DiT-{name}").complexity()
 
 
 @pytest.mark.equation("18.1", of="ditbook.metrics.scaling.pearson", against="numpy's corrcoef")
