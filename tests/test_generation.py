@@ -164,6 +164,7 @@ CUTS = [
     {"top_k": 2},
     {"top_k": 99},
     {"top_p": 0.6},
+    {"top_p": 0.97},
     {"top_p": 1.0},
     {"temperature": 1.7, "top_k": 3, "top_p": 0.7},
     {"temperature": 0.3, "top_k": 1},
@@ -198,10 +199,16 @@ def test_of_equal_tokens_the_first_are_kept():
     assert generation.probabilities(torch.zeros(4), top_p=0.75).nonzero().flatten().tolist() == [0, 1, 2]
 
 
+def test_the_whole_nucleus_keeps_even_what_rounding_hides():
+    logits = torch.cat([torch.tensor([25.0]), torch.zeros(1000)])  # the first has all but 1.4e-8
+    assert torch.equal(generation.probabilities(logits, top_p=1.0), generation.probabilities(logits))
+
+
 def test_extreme_logits_and_temperatures():
     logits = torch.tensor([1.0, -math.inf, 3.0, 2.9], dtype=torch.float64)
     for temperature in (1e-30, 1e-4):
         assert generation.probabilities(logits, temperature=temperature).tolist() == [0, 0, 1, 0]
+    assert generation.probabilities(1000 * logits, temperature=1e-37).tolist() == [0, 0, 1, 0]
     flat = generation.probabilities(logits, temperature=1e30)
     torch.testing.assert_close(flat, torch.tensor([1 / 3, 0, 1 / 3, 1 / 3]))
     assert generation.probabilities(1e30 * logits, top_p=0.9).tolist() == [0, 0, 1, 0]
@@ -345,7 +352,7 @@ def test_writing_runs_on_the_meta_device():
         return torch.zeros(len(token), V, device="meta"), state
 
     state = [torch.zeros(2, 3, device="meta")]
-    options = {"first": BOS, "eos": EOS, "max_length": 5}
+    options = {"first": BOS, "eos": EOS, "max_length": 20}
     generator = torch.Generator().manual_seed(0)
     texts = (
         generation.greedy(step, state, **options),
@@ -353,7 +360,7 @@ def test_writing_runs_on_the_meta_device():
         generation.beam(step, state, width=3, **options)[0],
     )
     for text in texts:
-        assert text.shape == (2, 5)
+        assert text.shape == (2, 20)
         assert text.device.type == "meta"
 
 

@@ -3,27 +3,29 @@
 The articles of all pages are put one after another into a single page, in which every link leads to its place in the
 book, and Chromium prints that page, so that no LaTeX is needed; the outline is made of the headings. It is printed
 twice, since the table of contents can give page numbers only when it is known where each page begins.
+
+The front page links the PDF exactly when there is one: `publish` alone makes both, or neither.
 """
 
 import json
 import os
 import posixpath
 import re
-import shutil
 import sys
 from html import escape
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import chromium
 import yaml
 from bs4 import BeautifulSoup, Tag
 from build_book import INDEX, ROOT
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from pypdf import PdfReader
 
 SITE = INDEX.parent
 PDF = SITE / "ditbook.pdf"
-DOWNLOAD = re.compile(r'<p id="pdf">.*?</p>', re.DOTALL)  # the paragraph of the front page that links the PDF
+LINK = re.compile(r'<(p|template) id="pdf">(.*?)</\1>', re.DOTALL)  # on the front page; nothing shows a template
 HEADINGS = ["h1", "h2", "h3", "h4", "h5"]
 NOT_PRINTED = ".headerlink, .viewcode-link, .viewcode-back, .colab, #pdf, script, button"
 REFERENCES = ("for", "aria-labelledby", "aria-describedby")
@@ -33,11 +35,6 @@ SHRINK = """() => document.querySelectorAll("div.math > mjx-container").forEach(
     const ratio = formula.parentElement.clientWidth / formula.scrollWidth;
     if (ratio < 1) formula.style.fontSize = `${100 * ratio}%`;
 })"""  # paper does not scroll, and Chromium would shrink every page until the widest fits
-
-
-def chromium() -> str | None:
-    """Where the browser is, if there is one."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def outline() -> list[tuple[str, list[str]]]:
@@ -161,19 +158,22 @@ def print_book(browser: Browser) -> None:
     os.replace(draft, PDF)
 
 
-def main() -> None:
-    path = chromium()
-    if path is None:
-        front = SITE / "book" / "index.html"
-        front.write_text(DOWNLOAD.sub("", front.read_text(encoding="utf-8")), encoding="utf-8")
-        print("There is no PDF: it needs Chromium (the package `chromium`).", file=sys.stderr)
-        return
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+def publish(browser: Browser | None) -> None:
+    """Print the PDF and show its link on the front page; without a browser, leave neither file nor link."""
+    if browser is None:
+        PDF.unlink(missing_ok=True)
+    else:
         print_book(browser)
-        browser.close()
-    print(f"The same as one PDF: {PDF.as_uri()}")
+    front = SITE / "book" / "index.html"
+    draft, tag = front.with_suffix(".part"), "p" if browser else "template"
+    draft.write_text(LINK.sub(rf'<{tag} id="pdf">\2</{tag}>', front.read_text(encoding="utf-8")), encoding="utf-8")
+    os.replace(draft, front)
 
 
 if __name__ == "__main__":
-    main()
+    with chromium.opened() as browser:
+        publish(browser)
+    if PDF.exists():
+        print(f"The same as one PDF: {PDF.as_uri()}")
+    else:
+        print(f"There is no PDF: it needs Chromium (the package `{chromium.PACKAGES[0]}`).", file=sys.stderr)

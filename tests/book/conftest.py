@@ -3,6 +3,7 @@
 import os
 
 import build_book
+import chromium
 import print_book
 import pytest
 
@@ -18,23 +19,16 @@ def site():
 @pytest.fixture(scope="session")
 def browser():
     """Chromium. Without it, a failure in CI and a skip elsewhere."""
-    path = print_book.chromium()
-    if path is None:
-        reason = "the browser tests need Chromium: install the packages `chromium` and `fonts-dejavu-core`"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
+    with chromium.opened() as browser:
+        if browser is None:
+            stop = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+            stop(f"the browser tests need Chromium: install the packages {', '.join(chromium.PACKAGES)}")
+        yield browser
 
 
 @pytest.fixture(scope="session")
 def pdf(site, browser):
     """The book as one PDF; it is printed if it is missing or older than the pages."""
     if not print_book.PDF.exists() or print_book.PDF.stat().st_mtime < build_book.INDEX.stat().st_mtime:
-        print_book.print_book(browser)
+        print_book.publish(browser)
     return print_book.PDF

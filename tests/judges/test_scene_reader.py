@@ -8,8 +8,8 @@ from ditbook import weights
 from ditbook.data import captions, shapes, tensors
 from ditbook.data.scene import COLOURS, SHAPES, Layout, Scene, Thing, shows
 from ditbook.data.shapes import PAIRS
-from ditbook.judges.scene_reader import ClassifierConfig, SceneClassifier
 from ditbook.judges import scene_reader as classifier
+from ditbook.judges.scene_reader import ClassifierConfig, SceneClassifier
 
 STAR, SQUARE = Thing("small", "red", "star"), Thing("large", "blue", "square")
 TWO = Layout(Scene((STAR, SQUARE), ("above",)), ((12, 6), (15, 21)))
@@ -109,9 +109,7 @@ def test_the_trained_one_reads_what_it_never_saw(split):
         for row, layout in zip(seen, layouts, strict=True)
     ]
     assert sum(right) / len(right) > 0.99
-    agree = [
-        shows(row, captions.parse_english(caption)) for row, caption in zip(seen, rows["caption"], strict=True)
-    ]
+    agree = [shows(row, captions.parse_english(caption)) for row, caption in zip(seen, rows["caption"], strict=True)]
     assert sum(agree) / len(agree) > 0.99
 
 

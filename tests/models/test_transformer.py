@@ -47,13 +47,13 @@ def test_greedy_with_the_cache_is_greedy_without():
 def test_beam_search_reorders_the_caches():
     """Each sentence has the probability that the whole model gives it without a cache, and K = 1 is greedy."""
     model, source, _ = make()
-    best, scores = generation.beam(model.step, model.start(source), bos=1, eos=2, max_length=6, width=4)
+    best, scores = generation.beam(model.step, model.start(source), first=1, eos=2, max_length=6, width=4)
     logits = model(source, torch.cat([torch.ones(B, 1, dtype=torch.long), best[:, :-1]], dim=1))
     log_p = logits.log_softmax(-1).gather(2, best[..., None])[..., 0]
     written = (best == 2).cumsum(1) - (best == 2).long() == 0  # up to the first end
     torch.testing.assert_close((log_p * written).sum(1).float(), scores.float())
-    one, _ = generation.beam(model.step, model.start(source), bos=1, eos=2, max_length=6, width=1)
-    assert torch.equal(one, generation.greedy(model.step, model.start(source), bos=1, eos=2, max_length=6))
+    one, _ = generation.beam(model.step, model.start(source), first=1, eos=2, max_length=6, width=1)
+    assert torch.equal(one, generation.greedy(model.step, model.start(source), first=1, eos=2, max_length=6))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What all models that write tokens share: a state, and one step from it. `ditbook.generation` writes with them.
+"""The state and the step of all models that write tokens with `ditbook.generation`.
 
 Letters: `B` batch, `S` source tokens, `T` target tokens, `V` vocabulary.
 """

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ditbook.layers.attention import KV, KVCache, causal_mask, padding_mask
+from ditbook.layers.autoregressive import Autoregressive, State
 from ditbook.layers.block import TransformerBlock
 from ditbook.layers.checks import check_multiple, check_positive
 from ditbook.layers.embeddings import sincos_1d
-
-State = dict[str, Any]  # "mask" (B, 1, 1, S), "memory" and "caches": of each decoder layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class TransformerConfig:
             raise ValueError(f"pad {self.pad} must be a token of the source vocabulary, 0 to {self.source - 1}")
 
 
-class Transformer(nn.Module):
+class Transformer(Autoregressive):
     """Source tokens and the target so far → logits of the next target token."""
 
     positions: Tensor
@@ -103,7 +102,10 @@ class Transformer(nn.Module):
         return [layer.cross.project_kv(x) for layer in cast("Sequence[Any]", self.decoder)], mask
 
     def start(self, source: Tensor) -> State:
-        """Encode the source (B, S), padded on the right: the state before the first target token."""
+        """Encode the source (B, S), padded on the right: the state before the first target token.
+
+        "mask" is (B, 1, 1, S); "memory" and "caches" have an entry for each decoder layer.
+        """
         memory, mask = self.encode(source)
         return {"mask": mask, "memory": memory, "caches": [KVCache() for _ in self.decoder]}
 
@@ -116,11 +118,6 @@ class Transformer(nn.Module):
         for layer, memory, cache in zip(self.decoder, state["memory"], state["caches"], strict=True):
             x = layer(x, memory=memory, memory_mask=state["mask"], cache=cache)
         return self.out(self.decoder_norm(x)), state
-
-    def step(self, token: Tensor, state: State) -> tuple[Tensor, State]:
-        """The last token (B,) and the state → logits of the next one (B, V) and the next state."""
-        logits, state = self.decode(token[:, None], state)
-        return logits[:, 0], state
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Predict each next token of the target from those before it.
