@@ -43,7 +43,7 @@ def test_unknown_names_and_families_are_refused():
     with pytest.raises(ValueError, match=r"no weights named 'dit-cats'; there are .*, dit-digits, "):
         weights.load("dit-cats")
     with pytest.raises(
-        ValueError, match=r"no family of models 'gan'; there are autoencoder, classifier, clip, dit, .*unet"
+        ValueError, match=r"no family of models 'gan'; there are autoencoder, clip, dit, scene-reader, .*unet"
     ):
         weights.build("gan", {})
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ditbook.judges.scene_reader import ClassifierConfig, SceneClassifier
+from ditbook.judges.scene_reader import SceneReader, SceneReaderConfig
 from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 from ditbook.models.clip import CLIP, CLIPConfig
 from ditbook.models.dit import DiT, DiTConfig
@@ -20,9 +20,9 @@ from ditbook.weights import checkpoint
 
 FAMILIES: dict[str, tuple[type, type]] = {
     "autoencoder": (Autoencoder, AutoencoderConfig),
-    "classifier": (SceneClassifier, ClassifierConfig),
     "clip": (CLIP, CLIPConfig),
     "dit": (DiT, DiTConfig),
+    "scene-reader": (SceneReader, SceneReaderConfig),
     "seq2seq": (Seq2Seq, Seq2SeqConfig),
     "transformer": (Transformer, TransformerConfig),
     "unet": (UNet, UNetConfig),
