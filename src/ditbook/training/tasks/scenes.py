@@ -12,7 +12,7 @@ from ditbook.data.drawing import render
 from ditbook.diffusion.gaussian import Parameterization
 from ditbook.diffusion.losses import denoising_loss
 from ditbook.judges.scene_reader import SceneReader
-from ditbook.models.autoencoder import Autoencoder, sample_latent
+from ditbook.models.autoencoder import Autoencoder
 from ditbook.models.dit import DiT
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
@@ -49,7 +49,7 @@ class Scenes(Task[DiT]):
         if self.autoencoder is None:
             x = data.to_float(batch["image"])
         else:
-            x = self.autoencoder.config.scale * sample_latent(batch["mean"], batch["std"], context.generator)
+            x = self.autoencoder.scaled_latents(batch["mean"], batch["std"], context.generator)
         diffusion = pipeline.process(model, self.predicts, self.schedule)
         dropout = model.config.label_dropout
         return denoising_loss(model, diffusion, x, context.generator, dropout=dropout, y=batch["label"])
