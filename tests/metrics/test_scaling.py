@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from ditbook.metrics import complexity, scaling
-from ditbook.models.dit import named
+from ditbook.layers.complexity import Complexity
+from ditbook.metrics import scaling
+from ditbook.models.dit import DiTConfig
 
 FID = {  # Peebles & Xie 2023, Table 4: 400,000 steps, no guidance
     "S/8": 153.60, "S/4": 100.41, "S/2": 68.40, "B/8": 122.74, "B/4": 68.38, "B/2": 43.47,
@@ -12,8 +13,8 @@ FID = {  # Peebles & Xie 2023, Table 4: 400,000 steps, no guidance
 }  # fmt: skip
 
 
-def counts(name: str) -> complexity.Complexity:
-    return complexity.formula(named(f"DiT-{name}"))
+def counts(name: str) -> Complexity:
+    return DiTConfig.from_name(f"DiT-{name}").complexity()
 
 
 @pytest.mark.equation("18.1", of="ditbook.metrics.scaling.pearson", against="numpy's corrcoef")
