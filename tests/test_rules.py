@@ -16,6 +16,7 @@ LONGEST = 300  # lines of a module
 
 # What the modules of each part may import from the package beside their own part; models may not import one another.
 MAY_IMPORT = {
+    "__version__": set(),
     "rng": set(),
     "data": {"rng"},
     "layers": {"rng"},

@@ -38,8 +38,8 @@ class Pipeline:
     """A generator of images.
 
     Args:
-        model: predicts what `diffusion` says; in evaluation mode.
-        diffusion: the process that it was trained on.
+        model: in evaluation mode.
+        diffusion: the process that it was trained on, with what it predicts.
         labels: names of its classes, in their order; none for a model without classes.
         autoencoder: decodes what the model generates, if that is a latent.
     """
@@ -120,7 +120,7 @@ class Pipeline:
 
 
 def load(name: str, device: str | torch.device = "cpu") -> Pipeline:
-    """The pipeline of trained weights, made from what their metadata say.
+    """The pipeline of trained weights, made by their metadata.
 
     Args:
         name: one of `names()`, or the path of a weight file.

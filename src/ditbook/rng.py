@@ -1,4 +1,4 @@
-"""Random tensors: drawn where the generator lives, then moved to where they are used.
+"""Random tensors: sampled where the generator lives, then moved to where they are used.
 
 One seed so gives the same numbers on every device, and no caller has to know where a generator was made.
 """

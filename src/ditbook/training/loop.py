@@ -197,7 +197,7 @@ def train(
     Args:
         model: on its device; batches are moved there.
         loss: `loss(model, batch, context)` → scalar; draws its noise from `context.generator`.
-        data: tensors of equal length N, from which batches are drawn with replacement; or a function
+        data: tensors of equal length N, whose rows are sampled with replacement; or a function
             `data(generator)` → batch, whose random numbers all come from the generator.
         config: steps, batch size, rates, seed.
         path: checkpoint file. If it exists, training goes on from it, bit for bit as if it had never stopped (on
@@ -211,7 +211,7 @@ def train(
         DivergedError: the loss or its gradient is not finite. The model keeps the parameters of the last good step,
             and the checkpoint is the last one saved. The error comes within 50 steps of the one that it names.
     """
-    next_batch = data if callable(data) else drawn_from(data, config.batch_size)
+    next_batch = data if callable(data) else sampled_from(data, config.batch_size)
     stepper = Stepper(model, loss, config, after_step)
     if path is not None and Path(path).exists():
         stepper.resume(path)
@@ -240,8 +240,8 @@ def lr_multiplier(step: int, config: TrainConfig) -> float:
     return min((step + 1) / warmup, tail)  # (3.13)
 
 
-def drawn_from(data: Batch, batch_size: int) -> Callable[[torch.Generator], Batch]:
-    """A function `generator` → batch of rows drawn with replacement from tensors of equal length N.
+def sampled_from(data: Batch, batch_size: int) -> Callable[[torch.Generator], Batch]:
+    """A function `generator` → batch of rows sampled with replacement from tensors of equal length N.
 
     Raises:
         ValueError: there is no row, or the lengths differ.

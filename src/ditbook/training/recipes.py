@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-import ditbook
-from ditbook import weights
+from ditbook import __version__, weights
 from ditbook.training.loop import TrainConfig
 from ditbook.training.loop import train as train_model
 from ditbook.training.tasks import Task
@@ -101,7 +100,7 @@ def train(
 
     Args:
         device: where the model is trained; it is measured on the CPU.
-        steps: in place of the recipe's; the metadata of the file then says so.
+        steps: in place of the recipe's; then the metadata of the file have a `note`.
         out: the file, by default NAME.safetensors in the working directory.
         runs: folder of the checkpoint NAME.safetensors, from which a run that was stopped goes on.
 
@@ -131,7 +130,7 @@ def train(
         table["note"] = f"{config.steps:,} of the recipe's {recipe.training.steps:,} steps"
     metric = recipe.task.evaluate(stored)
     tensors = {key: value.to(recipe.dtype) for key, value in stored.state_dict().items()}
-    metadata = table | {"metric": metric, "version": ditbook.__version__}
+    metadata = table | {"metric": metric, "version": __version__}
     checkpoint.save(f"{name}.safetensors" if out is None else out, tensors, metadata)
     return metric
 
