@@ -101,6 +101,6 @@ def test_encoder_decoders_and_their_states(device, name):
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
 def test_language_models(device, kind):
     model = LanguageModel(LanguageModelConfig(vocabulary=9, width=4, hidden=6, layers=2, kind=kind)).to(device)
-    logits, states = model(tokens(device, 5))
-    assert on(logits, device) == (B, 5, 9)
-    assert on(model(tokens(device, 1), states)[0], device) == (B, 1, 9)
+    assert on(model(tokens(device, 5)), device) == (B, 5, 9)
+    logits, _ = model.step(tokens(device, 1)[:, 0], model.start(tokens(device, 5)))
+    assert on(logits, device) == (B, 9)
