@@ -50,8 +50,13 @@ lint: $(ENVIRONMENT)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The judge and the autoencoder come first: the other recipes use what they make.
+RECIPES := $(notdir $(basename $(wildcard src/ditbook/weights/*.toml)))
+FIRST := scene-reader autoencoder-shapes
 weights: $(ENVIRONMENT)
-	env -u TQDM_DISABLE $(BIN)/python tools/train_weights.py
+	for name in $(FIRST) $(filter-out $(FIRST),$(RECIPES)); do \
+	  env -u TQDM_DISABLE $(BIN)/ditbook train $$name --out src/ditbook/weights/$$name.safetensors || exit 1; \
+	done
 
 benchmark: $(ENVIRONMENT)
 	$(BIN)/python benchmarks/dit_step.py

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from ditbook import results
-from ditbook.metrics import complexity
 from ditbook.models.dit import BLOCKS, DiTConfig
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-SIZES = {"S": (32, 2, 2), "M": (64, 3, 4), "L": (96, 4, 4), "XL": (128, 6, 4)}
+SIZES = ("S", "M", "L", "XL")
 SCALING = {f"{size}/{patch}" for size in SIZES for patch in (4, 2, 1)}
 
 
@@ -41,9 +40,8 @@ def test_names_are_the_experiments():
 @pytest.mark.parametrize("experiment", ["ablation", "random-start", "scaling"])
 def test_rows_are_of_the_models_they_name(experiment):
     for row in results.load(experiment):
-        width, depth, heads = SIZES[row["size"]]
-        config = DiTConfig(8, 1, row["patch"], width, depth, heads, 10, learn_sigma=False, block=row["block"])
-        counted = complexity.formula(config)
+        name, digits = f"tiny-{row['size']}/{row['patch']}", {"size": 8, "channels": 1, "num_classes": 10}
+        counted = DiTConfig.from_name(name, **digits, learn_sigma=False, block=row["block"]).complexity()
         assert (row["macs"], row["parameters"]) == (counted.macs, counted.trainable)
         assert {"seed", "steps", "sampling_steps", "distance", "loss", "seconds", "machine", "torch"} <= row.keys()
 

@@ -16,22 +16,23 @@ LONGEST = 300  # lines of a module
 
 # What the modules of each part may import from the package beside their own part; models may not import one another.
 MAY_IMPORT = {
+    "__version__": set(),
     "rng": set(),
     "data": {"rng"},
     "layers": {"rng"},
     "models": {"layers", "rng"},
     "diffusion": {"rng"},
     "objectives": {"rng"},
-    "metrics": {"rng"},
-    "generation": {"layers"},
+    "metrics": {"layers", "rng"},
+    "generation": {"layers", "rng"},
     "judges": {"layers", "data", "objectives", "rng", "metrics"},
     "convert": {"models"},
     "weights": {"models", "judges"},
     "results": set(),
     "plotting": set(),
-    "pipeline": {"weights", "diffusion", "rng", "data"},
+    "pipeline": {"weights", "models", "diffusion", "rng", "data"},
 }
-MAY_IMPORT["training"] = set(MAY_IMPORT) - {"plotting", "pipeline"}
+MAY_IMPORT["training"] = set(MAY_IMPORT) - {"plotting"}
 MAY_IMPORT["cli"] = MAY_IMPORT["__main__"] = {*MAY_IMPORT, "training", "cli"}
 
 # Words that say nothing to someone who looks a docstring up, and where they are the subject themselves.
@@ -40,8 +41,7 @@ WORDS = {
     r"share of": (),
     r"paint\w*": ("data/drawing.py",),
     r"pictures?": ("data/drawing.py",),
-    r"drawn": ("data/",),
-    r"leash|told|the design|asked|answered|says|nobody|house": (),
+    r"leash|told|the design|asked|answered|nobody|house": (),
 }
 
 
@@ -72,7 +72,9 @@ def forbidden_imports(source: str, module: str) -> list[str]:
     own = module.split(".")[1:]
     wrong = []
     for name in imports(source, module):
-        part, *rest = [*name.split(".")[1:], ""]
+        part, *rest = [*name.split(".")[1:], "", ""]
+        if not part:  # the package itself, for its version
+            continue
         allowed = part in MAY_IMPORT.get(own[0], ()) or part == own[0]
         if not allowed or (part == "models" and own[0] == "models" and rest[0] != own[1]):
             wrong.append(f"{module} imports {name}")
@@ -189,7 +191,7 @@ def test_docstrings_use_the_words_of_the_field(path):
 @pytest.mark.parametrize(
     "text",
     ["Look at it", "what it looks like", "looked at", "looking", "the share\n    of labels", "paint", "Painted",
-     "a picture", "the pictures", "a leash", "told", "the design", "asked", "answered", "it says", "Nobody", "is drawn",
+     "a picture", "the pictures", "a leash", "told", "the design", "asked", "answered", "Nobody",
      "house"],
 )  # fmt: skip
 def test_an_empty_word_is_noticed(text):
@@ -199,8 +201,7 @@ def test_an_empty_word_is_noticed(text):
 
 
 def test_other_words_pass():
-    text = "look up, looks-up, looked up, a look-up, redrawn, designed, the warehouse, shares of"
+    text = "look up, looks-up, looked up, a look-up, designed, the warehouse, shares of"
     assert empty_words(f'"""{text}"""\nx = "a picture that nobody told"', "layers/mlp.py") == []
     assert empty_words('"""The picture is painted and drawn."""', "data/drawing.py") == []
-    assert empty_words('"""It is drawn."""', "data/shapes.py") == []
     assert len(empty_words('"""A picture."""', "data/shapes.py")) == 1

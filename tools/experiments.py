@@ -9,31 +9,28 @@ import json
 import os
 import platform
 import time
-import tomllib
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from train_weights import FOLDER as RECIPES
-from train_weights import TASKS, digits_task, held_out_loss
 
-from ditbook import data, results, weights
-from ditbook.data import digits
-from ditbook.diffusion import samplers, schedules
-from ditbook.diffusion.gaussian import GaussianDiffusion
-from ditbook.metrics import complexity, fid
+from ditbook import pipeline, results, weights
+from ditbook.metrics import fid
 from ditbook.models.dit import BLOCKS, DiT, DiTConfig
+from ditbook.training import recipes
 from ditbook.training.loop import TrainConfig, train
+from ditbook.training.tasks.digits import Digits
 
 FOLDER = Path(results.__file__).parent
 RUNS = Path("runs/experiments")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SIZES = {"S": (32, 2, 2), "M": (64, 3, 4), "L": (96, 4, 4), "XL": (128, 6, 4)}  # width, depth, heads
-PATCHES = (4, 2, 1)  # of pictures of 8 × 8: 4, 16 and 64 tokens
-COUNT = 1500  # digits painted for one distance, as many as there are to learn from
+SIZES = ("S", "M", "L", "XL")  # of the models tiny-S to tiny-XL
+PATCHES = (4, 2, 1)  # of images of 8 × 8: 4, 16 and 64 tokens
+COUNT = 1500  # samples for one distance, as many as there are digits to learn from
 BATCH_SIZE = 128
+TASK = Digits()
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,14 @@ class Run:
 
     @property
     def config(self) -> DiTConfig:
-        width, depth, heads = SIZES[self.size]
-        return DiTConfig(8, 1, self.patch, width, depth, heads, num_classes=10, learn_sigma=False, block=self.block)
+        digit = {"size": 8, "channels": 1, "num_classes": 10, "learn_sigma": False}
+        return DiTConfig.from_name(f"tiny-{self.size}/{self.patch}", **digit, block=self.block)
 
 
 def runs(experiment: str) -> list[Run]:
     """What an experiment consists of."""
     if experiment in ("ablation", "random-start"):
-        blocks = BLOCKS if experiment == "ablation" else BLOCKS[-1:]
+        blocks = tuple(BLOCKS) if experiment == "ablation" else ("adaLN-Zero",)
         return [Run(experiment, "M", 2, block, seed, (500, 1000, 2000)) for seed in range(3) for block in blocks]
     short, long = (250, 500, 1000), (250, 500, 1000, 4000)
     return [
@@ -75,31 +72,22 @@ def runs(experiment: str) -> list[Run]:
     ]
 
 
-@lru_cache
-def task():
-    """The digits, and the loss of a DiT on them."""
-    return digits_task({"family": "dit"})
-
-
-@lru_cache
+@cache
 def real() -> fid.Statistics:
     """Statistics of the digits to learn from; the features are the pixels."""
-    return fid.statistics(lambda x: x.flatten(1), data.tensors(digits.load("train"))["image"])
+    return fid.statistics(lambda x: x.flatten(1), TASK.data()["image"])
 
 
-@torch.no_grad()
-def distance(model: torch.nn.Module, sampling_steps: int) -> float:
-    """Fréchet distance in pixels between painted and real digits, DDIM without guidance."""
-    diffusion = GaussianDiffusion(schedules.linear()).respace(sampling_steps)
-    noise = torch.randn(COUNT, 1, 8, 8, generator=torch.Generator().manual_seed(9))
-    parts = zip(noise.split(500), torch.arange(10).repeat(COUNT // 10).split(500), strict=True)
-    painted = [samplers.ddim(model, x.to(DEVICE), diffusion, clip=1.0, y=y.to(DEVICE)).cpu() for x, y in parts]
-    return fid.frechet(fid.statistics(lambda x: x.flatten(1), torch.cat(painted)), real())
+def distance(model: DiT, sampling_steps: int) -> float:
+    """Fréchet distance in pixels between real and generated digits, DDIM without guidance."""
+    generator = pipeline.Pipeline(model, pipeline.process(model), pipeline.DIGITS)
+    labels = torch.arange(10).repeat(COUNT // 10).tolist()
+    images = generator.sample(labels, steps=sampling_steps, seed=9)
+    return fid.frechet(real(), fid.statistics(lambda x: x.flatten(1), images))
 
 
 def measure(run: Run) -> None:
     """Train a model as far as it goes and store what was not stored yet."""
-    counted = complexity.formula(run.config)
     path = RUNS / f"{run.experiment}-{run.size}-{run.patch}-{run.block}-{run.seed}.safetensors"
     torch.manual_seed(run.seed)
     model = DiT(run.config)
@@ -111,31 +99,38 @@ def measure(run: Run) -> None:
         wanted = run.sampling_steps if steps == 1000 else run.sampling_steps[:1]
         key = {"size": run.size, "patch": run.patch, "block": run.block, "seed": run.seed, "steps": steps}
         missing = [s for s in wanted if not stored(run.experiment, key | {"sampling_steps": s})]
-        if not missing:
-            continue
-        training = TrainConfig(steps, BATCH_SIZE, warmup_steps=100, ema_decay=0.99, seed=run.seed)
-        start = time.perf_counter()
-        ema = train(model, task().loss, task().batch, training, path=path, save_every=100_000).ema.eval()
-        seconds = round(time.perf_counter() - start, 1)
-        loss = held_out_loss(ema.cpu(), "dit", GaussianDiffusion(schedules.linear()))
-        ema.to(DEVICE)
-        for sampling_steps in missing:
-            row = key | {"sampling_steps": sampling_steps, "distance": distance(ema, sampling_steps), "loss": loss}
-            row |= {"parameters": counted.trainable, "macs": counted.macs, "batch_size": BATCH_SIZE, "pictures": COUNT}
-            store(run.experiment, row | {"seconds": seconds} | machine())
+        if missing:
+            training = TrainConfig(steps=steps, batch_size=BATCH_SIZE, warmup_steps=100, ema_decay=0.99, seed=run.seed)
+            store_measurements(run, model, training, path, key, missing)
+
+
+def store_measurements(
+    run: Run, model: DiT, training: TrainConfig, path: Path, key: dict[str, Any], missing: list[int]
+) -> None:
+    """Train up to a number of steps, and add a row for each missing number of sampling steps."""
+    start = time.perf_counter()
+    ema = train(model, TASK.loss, TASK.data(), training, path=path, save_every=100_000).ema
+    seconds, counted = round(time.perf_counter() - start, 1), run.config.complexity()
+    loss = TASK.held_out_error(ema.cpu())
+    ema.to(DEVICE)
+    for sampling_steps in missing:
+        row = key | {"sampling_steps": sampling_steps, "distance": distance(ema, sampling_steps), "loss": loss}
+        row |= {"parameters": counted.trainable, "macs": counted.macs, "batch_size": BATCH_SIZE, "pictures": COUNT}
+        store(run.experiment, row | {"seconds": seconds} | machine())
 
 
 def pixel_noise() -> None:
-    """The pixel DiT of chapter 15, asked for the noise instead of the clean picture."""
-    recipe = tomllib.loads((RECIPES / "dit-shapes-pixel.toml").read_text(encoding="utf-8")) | {"predicts": "eps"}
-    training, shapes_task = TrainConfig(**recipe["training"]), TASKS[recipe["task"]](recipe)
+    """The pixel DiT of chapter 15, trained to predict the noise instead of the clean image."""
+    recipe = recipes.load("dit-shapes-pixel")
+    task, training = replace(recipe.task, predicts="eps"), recipe.training
     if stored("pixel-noise", {"steps": training.steps}):
         return
     torch.manual_seed(training.seed)
-    model = weights.build(recipe["family"], recipe["model"])
-    trained = train(model, shapes_task.loss, shapes_task.batch, training, path=RUNS / "pixel-noise.safetensors")
+    model = weights.build(recipe.table["family"], recipe.table["model"])
+    trained = train(model, task.loss, task.data(), training, path=RUNS / "pixel-noise.safetensors")
+    (accuracy,) = task.evaluate(trained.ema).values()
     row = {"steps": training.steps, "seed": training.seed, "loss": sum(trained.losses[-500:]) / 500}
-    store("pixel-noise", row | shapes_task.measure(trained.ema.eval()) | machine())
+    store("pixel-noise", row | {"share of 640 pictures that show what was asked for": accuracy} | machine())
 
 
 def machine() -> dict[str, str]:

@@ -1,17 +1,21 @@
 """Write book/verification.md: which test proves which equation: python tools/verification.py
 
 Read are the marks `@pytest.mark.equation(number, of=…, against=…)` of tests/ (by their syntax, nothing is run), the
-`\\tag{N.M}` of notebooks/, and tests/book/definitions.toml, which says why an equation has no test.
+`\\tag{N.M}` of notebooks/, the source of what the marks name, which carries the number of the equation, and
+tests/book/definitions.toml, which says why an equation has no test, and which cell carries the number where the package
+does not.
 """
 
 import ast
 import importlib
+import inspect
 import json
 import re
 import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = re.compile(r"\\tag\{([^}]*)\}")
@@ -68,14 +72,22 @@ def tags(root: Path = ROOT) -> dict[str, str]:
     return found
 
 
-def definitions(root: Path = ROOT) -> dict[str, str]:
-    """Equation number -> why it is a definition."""
+def definitions(root: Path = ROOT) -> tuple[dict[str, str], dict[str, str]]:
+    """Equation number -> why it is a definition; equation number -> the cell that alone carries its number."""
     path = root / "tests" / "book" / "definitions.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    entries = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {n: entry for n, entry in entries.items() if isinstance(entry, str)}, entries.get("notebook_only", {})
 
 
-def importable(name: str) -> bool:
-    """Whether a full name, such as ditbook.layers.patches.patchify, leads to an object."""
+def code_cells(root: Path = ROOT) -> dict[str, str]:
+    """The id of every code cell -> its source."""
+    notebooks = (json.loads(path.read_text(encoding="utf-8")) for path in (root / "notebooks").glob("*.ipynb"))
+    cells = (cell for notebook in notebooks for cell in notebook["cells"] if cell["cell_type"] == "code")
+    return {cell["id"]: "".join(cell["source"]) for cell in cells}
+
+
+def find(name: str) -> Any:
+    """The object that a full name, such as ditbook.layers.patches.patchify, leads to; None if there is none."""
     parts = name.split(".")
     for cut in range(len(parts), 0, -1):
         try:
@@ -83,16 +95,20 @@ def importable(name: str) -> bool:
         except ModuleNotFoundError:
             continue
         for part in parts[cut:]:
-            if not hasattr(thing, part):
-                return False
-            thing = getattr(thing, part)
-        return True
-    return False
+            thing = getattr(thing, part, None)
+        return thing
+    return None
+
+
+def source(thing: Any) -> str:
+    """The text of a function, method, property or class; of anything else none, for it has none of its own."""
+    thing = inspect.unwrap(getattr(thing, "fget", thing))
+    return inspect.getsource(thing) if inspect.isroutine(thing) or inspect.isclass(thing) else ""
 
 
 def problems(root: Path = ROOT) -> list[str]:
     """All that is wrong between equations, tests and definitions, one sentence each."""
-    marks, tagged, defined = proofs(root), tags(root), definitions(root)
+    marks, tagged, (defined, _) = proofs(root), tags(root), definitions(root)
     proved = {proof.equation for proof in marks}
     wrong = [
         f"({n}) in {tagged[n]} has neither a test nor an entry in definitions.toml"
@@ -104,18 +120,40 @@ def problems(root: Path = ROOT) -> list[str]:
         for proof in marks
         if proof.equation not in tagged
     ]
-    wrong += [
-        f"{proof.test} says of={proof.of!r}, which cannot be imported" for proof in marks if not importable(proof.of)
-    ]
     wrong += [f"definitions.toml names ({n}), which no notebook tags" for n in defined if n not in tagged]
     wrong += [f"definitions.toml names ({n}), which a test also proves" for n in defined if n in proved]
     wrong += [f"definitions.toml gives no reason for ({n})" for n, reason in defined.items() if len(reason) < 10]
-    return wrong
+    return wrong + misplaced(marks, root)
+
+
+def misplaced(marks: list[Proof], root: Path) -> list[str]:
+    """What is wrong with where the numbers stand: each in the object that its mark names, or in one cell instead."""
+    wrong, absent = [], set()
+    _, notebook_only = definitions(root)
+    for proof in marks:
+        thing, number = find(proof.of), f"({proof.equation})"
+        if thing is None:
+            wrong.append(f"{proof.test} says of={proof.of!r}, which cannot be imported")
+        elif number not in source(thing):
+            absent.add(proof.equation)
+            if proof.equation not in notebook_only:
+                wrong.append(f"{proof.test} says of={proof.of!r}, whose source does not hold {number}")
+    cells = code_cells(root)
+    wrong += [
+        f"definitions.toml says that cell {cell!r} holds ({n}), and it does not"
+        for n, cell in notebook_only.items()
+        if f"({n})" not in cells.get(cell, "")
+    ]
+    return wrong + [
+        f"definitions.toml says that ({n}) stands in the notebook only, and no mark needs that"
+        for n in notebook_only
+        if n not in absent
+    ]
 
 
 def page(root: Path = ROOT) -> str:
     """The Markdown of the page: a table for each chapter."""
-    marks, tagged, defined = proofs(root), tags(root), definitions(root)
+    marks, tagged, (defined, _) = proofs(root), tags(root), definitions(root)
     lines = [HEAD]
     for notebook in dict.fromkeys(tagged.values()):
         numbers = [number for number in tagged if tagged[number] == notebook]

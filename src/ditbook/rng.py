@@ -1,4 +1,4 @@
-"""Random tensors: drawn where the generator lives, then moved to where they are used.
+"""Random tensors: sampled where the generator lives, then moved to where they are used.
 
 One seed so gives the same numbers on every device, and no caller has to know where a generator was made.
 """
@@ -6,17 +6,26 @@ One seed so gives the same numbers on every device, and no caller has to know wh
 import torch
 from torch import Tensor
 
+Shape = tuple[int, ...] | torch.Size
 
-def randn(shape: tuple[int, ...] | torch.Size, generator: torch.Generator, like: Tensor) -> Tensor:
+
+def randn(shape: Shape, generator: torch.Generator, like: Tensor) -> Tensor:
     """Standard normal numbers of the given shape, of the type and on the device of `like` (a floating-point tensor)."""
-    return torch.empty(shape, dtype=like.dtype, device=generator.device).normal_(generator=generator).to(like.device)
+    numbers = torch.empty(shape, dtype=like.dtype, device=generator.device).normal_(generator=generator)
+    return moved(numbers, like.device)
 
 
-def rand(shape: tuple[int, ...] | torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
+def rand(shape: Shape, generator: torch.Generator, device: torch.device) -> Tensor:
     """Numbers uniform in [0, 1), float32, on `device`."""
-    return torch.empty(shape, device=generator.device).uniform_(generator=generator).to(device)
+    return moved(torch.empty(shape, device=generator.device).uniform_(generator=generator), device)
 
 
-def randint(high: int, shape: tuple[int, ...] | torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
+def randint(high: int, shape: Shape, generator: torch.Generator, device: torch.device) -> Tensor:
     """Whole numbers uniform in 0 … high − 1, int64, on `device`."""
-    return torch.empty(shape, dtype=torch.int64, device=generator.device).random_(high, generator=generator).to(device)
+    numbers = torch.empty(shape, dtype=torch.int64, device=generator.device).random_(high, generator=generator)
+    return moved(numbers, device)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`. The host does not wait for a CUDA device; what is called there next sees the copy."""
+    return tensor.to(device, non_blocking=device.type == "cuda")

@@ -26,3 +26,17 @@ def test_prose_pages_link_the_glossary(page):
     links = re.findall(r"\{term\}`([^`]+)`", (ROOT / f"book/{page}.md").read_text(encoding="utf-8"))
     assert len(links) >= 5
     assert len(set(links)) == len(links), "a term is linked where it first stands, and not again"
+
+
+def test_the_reference_documents_every_module():
+    """Packages that only name what they hold are left out, and so are the modules that `plotting` gathers."""
+    page = (ROOT / "book/api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"automodule:: ditbook\.(\S+)", page)
+    package = ROOT / "src/ditbook"
+    modules = [
+        path.relative_to(package).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        for path in package.rglob("*.py")
+        if re.search(r"^(def|class|@)", path.read_text(encoding="utf-8"), flags=re.M)
+    ]
+    wanted = {name for name in modules if not name.startswith("plotting.")} | {"plotting"}
+    assert sorted(listed) == sorted(wanted)

@@ -8,7 +8,8 @@ import torch
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Picture
 
-from ditbook.data import digits, tensors, to_float
+from ditbook import data
+from ditbook.data import batches, digits, one_caption, tensors, to_float
 
 
 def pictures(*made: Picture.Image, **columns: list) -> Dataset:
@@ -95,6 +96,65 @@ def test_empty_and_foreign_datasets_are_refused():
 def test_a_label_that_is_no_class_number_is_named(label):
     with pytest.raises(ValueError, match=r"row 0: the label is .*class_encode_column"):
         tensors(pictures(colour(2, 2), label=[label]))
+
+
+def test_more_than_the_largest_size_is_refused(monkeypatch):
+    """Ten images of 4×6×3 floats are 2,880 bytes."""
+    dataset = pictures(*[colour(4, 6)] * 10)
+    monkeypatch.setattr(data, "LARGEST", 2880)
+    assert tensors(dataset)["image"].nbytes == 2880
+    monkeypatch.setattr(data, "LARGEST", 2879)
+    with pytest.raises(ValueError, match=r"10 images of 4×6 .* of 0\.0 GiB, more than 0\.0: .*by `data\.batches`"):
+        tensors(dataset)
+
+
+def test_a_stream_is_refused():
+    with pytest.raises(ValueError, match=r"the dataset is a stream.*`data\.batches`"):
+        tensors(digits.load("validation").to_iterable_dataset())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_batches_show_every_row_in_another_order_at_each_pass(stream):
+    rows = pictures(
+        *(Picture.new("L", (2, 2), n) for n in range(12)), label=list(range(12)), caption=list("abcdefghijkl")
+    )
+    dataset = rows.to_iterable_dataset() if stream else rows
+    endless = batches(dataset, 4, torch.Generator().manual_seed(0))
+    passes = [[next(endless) for _ in range(3)] for _ in range(3)]
+    orders = [torch.cat([batch["label"] for batch in part]).tolist() for part in passes]
+    assert [sorted(order) for order in orders] == [list(range(12))] * 3
+    assert len(set(map(tuple, orders))) == 3
+    for batch in passes[0]:
+        assert (batch["image"].shape, batch["image"].dtype) == ((4, 1, 2, 2), torch.float32)
+        assert torch.equal(batch["image"][:, 0, 0, 0], batch["label"] / 127.5 - 1)
+        assert batch["caption"] == ["abcdefghijkl"[n] for n in batch["label"]]
+    again = batches(dataset, 4, torch.Generator().manual_seed(0))
+    assert next(again)["label"].tolist() == orders[0][:4]
+
+
+def test_the_last_rows_of_a_pass_are_left_out_and_a_batch_is_never_short():
+    endless = batches(pictures(*[colour(2, 2)] * 5), 2, torch.Generator().manual_seed(0))
+    assert {len(next(endless)["image"]) for _ in range(7)} == {2}
+    with pytest.raises(ValueError, match="fewer rows than a batch of 6"):
+        next(batches(pictures(*[colour(2, 2)] * 5), 6, torch.Generator()))
+
+
+def test_a_batch_of_two_sizes_names_the_row():
+    endless = batches(pictures(colour(2, 2), colour(2, 4)), 2, torch.Generator())
+    with pytest.raises(ValueError, match=r"row 1: the image is 2×. .*; make all images one size and mode with"):
+        next(endless)
+
+
+def test_one_of_several_captions_is_as_likely_as_another():
+    generator = torch.Generator().manual_seed(0)
+    assert one_caption({"caption": "a star"}, generator) == "a star"
+    found = [one_caption({"caption": ["a", "b", "c"]}, generator) for _ in range(3000)]
+    assert all(abs(found.count(caption) - 1000) < 100 for caption in "abc")
+    for none in ([], None):
+        with pytest.raises(ValueError, match="the row has no caption"):
+            one_caption({"caption": none}, generator)
+    rows = pictures(*[colour(2, 2)] * 8, caption=[["a", "b"]] * 8)
+    assert set(next(batches(rows, 8, generator))["caption"]) == {"a", "b"}
 
 
 def test_importing_the_package_is_light():

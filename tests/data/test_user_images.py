@@ -1,210 +1,218 @@
-import socket
-import threading
-from pathlib import Path
-
-import datasets
 import numpy as np
 import pyarrow.parquet
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+import torch
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value, load_from_disk
 from PIL import Image as Picture
 
-from ditbook.data import digits, tensors
-from ditbook.data import user_images as hub
+from ditbook.data import batches, digits, tensors, user_images
+from ditbook.data.images import ORIENTATION
+
+RNG = np.random.default_rng(0)
 
 
-def save(path: Path, grey: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Picture.new("L", (4, 4), grey).save(path)
+def noise(*shape):
+    return Picture.fromarray(RNG.integers(0, 256, shape, dtype=np.uint8))
 
 
-def named(**columns: list) -> Dataset:
-    """A dataset of one row per value, whose first column holds grey pictures."""
-    first, *_ = columns
-    dataset = Dataset.from_dict({**columns, first: [Picture.new("L", (2, 2), grey) for grey in columns[first]]})
-    return dataset.cast_column(first, Image())
-
-
-class TestFolder:
-    def test_subfolders_are_classes(self, tmp_path):
-        save(tmp_path / "dog" / "b.PNG", 3)
-        save(tmp_path / "dog" / "a.png", 2)
-        save(tmp_path / "cat" / "deep" / "c.jpg", 1)
-        (tmp_path / "cat" / "notes.txt").write_text("not a picture")
-        (tmp_path / ".ipynb_checkpoints").mkdir()
-        dataset = hub.load(tmp_path)
-        assert dataset.features["label"].names == ["cat", "dog"]
-        assert dataset["label"] == [0, 1, 1]
-        assert [picture.getpixel((0, 0)) for picture in dataset["image"]] == [1, 2, 3]
-        assert tensors(hub.load(str(tmp_path)))["image"].shape == (3, 1, 4, 4)
-
-    def test_pictures_alone_have_no_label(self, tmp_path):
-        save(tmp_path / "a.png", 1)
-        assert hub.load(tmp_path).column_names == ["image"]
-
-    def test_the_subfolder_of_the_split_is_taken(self, tmp_path):
-        save(tmp_path / "train" / "cat" / "a.png", 1)
-        save(tmp_path / "test" / "cat" / "a.png", 9)
-        assert hub.load(tmp_path)[0]["image"].getpixel((0, 0)) == 1
-        assert hub.load(tmp_path, split="test")[0]["image"].getpixel((0, 0)) == 9
-        with pytest.raises(ValueError, match="no subfolder 'validation'"):
-            hub.load(tmp_path, split="validation")
-
-    def test_a_folder_without_splits_is_train_only(self, tmp_path):
-        save(tmp_path / "cat" / "a.png", 1)
-        with pytest.raises(ValueError, match="no subfolder 'test'"):
-            hub.load(tmp_path, split="test")
-
-    @pytest.mark.parametrize("keep", [0, 0.02, 0.5])
-    def test_a_corrupt_picture_is_named_with_its_path(self, tmp_path, keep):
-        save(tmp_path / "cat" / "good.png", 1)
-        bad = tmp_path / "cat" / "bad.png"
-        noise = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
-        Picture.fromarray(noise).save(bad)
-        bad.write_bytes(bad.read_bytes()[: int(keep * bad.stat().st_size)])
-        with pytest.raises(ValueError, match="is not a readable picture") as caught:
-            hub.load(tmp_path)
-        assert str(bad) in str(caught.value)
-
-    def test_empty_folders_are_refused(self, tmp_path):
-        with pytest.raises(ValueError, match="is empty"):
-            hub.load(tmp_path)
-        save(tmp_path / "cat" / "a.png", 1)
-        (tmp_path / "dog").mkdir()
-        with pytest.raises(ValueError, match="dog is empty: each subfolder is a class"):
-            hub.load(tmp_path)
-
-    def test_pictures_beside_classes_are_refused(self, tmp_path):
-        save(tmp_path / "a.png", 1)
-        save(tmp_path / "cat" / "b.png", 1)
-        with pytest.raises(ValueError, match=r"a\.png.*beside subfolders.*cat"):
-            hub.load(tmp_path)
-
-    def test_a_missing_folder_and_a_foreign_file_are_named(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no folder .*absent"):
-            hub.load(str(tmp_path / "absent"))
-        save(tmp_path / "a.png", 1)
-        with pytest.raises(ValueError, match="is a file; expected a folder"):
-            hub.load(tmp_path / "a.png")
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder of two classes and six images, no two of one mode and size."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    turned = Picture.Exif()
+    turned[ORIENTATION] = 6
+    noise(32, 32, 3).save(tmp_path / "a" / "0 rgb.png")
+    noise(48, 64).save(tmp_path / "a" / "1 grey.png")
+    noise(90, 40, 3).save(tmp_path / "a" / "2 turned.jpg", exif=turned)
+    noise(32, 32, 4).save(tmp_path / "b" / "3 rgba.png")
+    Picture.frombytes("CMYK", (32, 32), RNG.bytes(4096)).save(tmp_path / "b" / "4 cmyk.jpg")
+    noise(16, 16, 3).quantize(8).save(tmp_path / "b" / "5 palette.gif")
+    return tmp_path
 
 
 class TestParquet:
     def test_digits_survive_the_way_through_a_file(self, tmp_path):
         dataset = digits.load("validation")
         dataset.to_parquet(tmp_path / "digits.parquet")
-        back = hub.load(tmp_path / "digits.parquet")
+        back = user_images.load(tmp_path / "digits.parquet")
         assert back.features == dataset.features
         np.testing.assert_array_equal(tensors(back)["image"], tensors(dataset)["image"])
 
-    def test_several_files_are_joined_and_a_rewritten_one_is_read_anew(self, tmp_path):
+    def test_several_files_are_joined_and_a_rewritten_one_is_read_anew(self, tmp_path, named):
         paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
         named(image=[1, 2], text=["one", "two"]).to_parquet(paths[0])
         named(image=[3], text=["three"]).to_parquet(paths[1])
-        assert hub.load(paths)["caption"] == ["one", "two", "three"]
+        assert user_images.load(paths)["caption"] == ["one", "two", "three"]
         named(image=[4], text=["four"]).to_parquet(paths[1])
-        assert hub.load([str(path) for path in paths])["caption"] == ["one", "two", "four"]
+        assert user_images.load([str(path) for path in paths])["caption"] == ["one", "two", "four"]
 
-    def test_bytes_without_metadata_become_pictures(self, tmp_path):
+    def test_bytes_without_metadata_become_images(self, tmp_path, named):
         table = named(image=[7]).data.table.replace_schema_metadata(None)
         pyarrow.parquet.write_table(table, tmp_path / "plain.parquet")
-        assert hub.load(tmp_path / "plain.parquet")[0]["image"].getpixel((0, 0)) == 7
+        assert user_images.load(tmp_path / "plain.parquet")[0]["image"].getpixel((0, 0)) == 7
 
     def test_bad_files_are_named(self, tmp_path):
         (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
         with pytest.raises(ValueError, match=r"bad\.parquet is not a readable parquet file"):
-            hub.load(tmp_path / "bad.parquet")
+            user_images.load(tmp_path / "bad.parquet")
         with pytest.raises(FileNotFoundError, match=r"absent\.parquet"):
-            hub.load(tmp_path / "absent.parquet")
+            user_images.load(tmp_path / "absent.parquet")
         with pytest.raises(ValueError, match="list of parquet files is empty"):
-            hub.load([])
+            user_images.load([])
 
     def test_a_file_without_rows_is_refused(self, tmp_path):
         Dataset.from_dict({"image": []}, features=Features({"image": Image()})).to_parquet(tmp_path / "none.parquet")
         with pytest.raises(ValueError, match="dataset is empty"):
-            hub.load(tmp_path / "none.parquet")
+            user_images.load(tmp_path / "none.parquet")
 
 
 class TestColumns:
-    def test_common_names_are_translated_and_others_dropped(self):
-        dataset = hub.standard_columns(named(img=[1], fine_label=[4], text=["a cat"], width=[2]))
+    def test_common_names_are_translated_and_others_dropped(self, named):
+        dataset = user_images.standard_columns(named(img=[1], fine_label=[4], text=["a cat"], width=[2]))
         assert dataset.column_names == ["image", "label", "caption"]
         assert dataset[0]["label"] == 4
         assert dataset[0]["caption"] == "a cat"
 
-    def test_a_standard_name_wins_over_an_alternative(self):
-        assert hub.standard_columns(named(image=[1], label=[4], target=[5]))[0]["label"] == 4
+    def test_a_standard_name_wins_over_an_alternative(self, named):
+        assert user_images.standard_columns(named(image=[1], label=[4], target=[5]))[0]["label"] == 4
 
-    def test_class_names_are_kept(self):
+    def test_class_names_are_kept(self, named):
         dataset = named(img=[1], labels=[0]).cast_column("labels", ClassLabel(names=["cat"]))
-        assert hub.standard_columns(dataset).features["label"].names == ["cat"]
+        assert user_images.standard_columns(dataset).features["label"].names == ["cat"]
 
-    def test_two_candidates_are_an_error_that_lists_the_columns(self):
+    def test_two_candidates_are_an_error_that_lists_the_columns(self, named):
         with pytest.raises(ValueError, match="label could be any of fine_label, coarse_label") as caught:
-            hub.standard_columns(named(img=[1], fine_label=[4], coarse_label=[2]))
+            user_images.standard_columns(named(img=[1], fine_label=[4], coarse_label=[2]))
         assert "`img`, `fine_label`, `coarse_label`" in str(caught.value)
 
     def test_no_image_is_an_error_that_lists_the_columns(self):
         dataset = Dataset.from_dict({"sound": ["a"]}, features=Features({"sound": Value("string")}))
         with pytest.raises(ValueError, match=r"no column holds images.*found are `sound`"):
-            hub.standard_columns(dataset)
+            user_images.standard_columns(dataset)
 
     def test_an_image_column_of_something_else_is_an_error(self):
         with pytest.raises(ValueError, match="column `image` holds"):
-            hub.standard_columns(Dataset.from_dict({"image": [1, 2]}))
+            user_images.standard_columns(Dataset.from_dict({"image": [1, 2]}))
+
+    def test_words_become_numbers_and_their_names_are_kept(self, named):
+        dataset = user_images.standard_columns(named(image=[1, 2, 3], label=["owl", "cat", "owl"]))
+        assert dataset.features["label"].names == ["cat", "owl"]
+        assert tensors(dataset)["label"].tolist() == [1, 0, 1]
+
+    def test_words_of_a_stream_need_their_names_first(self, named):
+        stream = named(image=[1, 2], label=["owl", "cat"]).to_iterable_dataset()
+        with pytest.raises(ValueError, match=r"labels are words.*cast_column\(\"label\", ClassLabel\(names="):
+            user_images.standard_columns(stream)
+        stream = stream.cast_column("label", ClassLabel(names=["cat", "owl"]))
+        assert [row["label"] for row in user_images.standard_columns(stream)] == [1, 0]
+
+    def test_captions_are_strings_or_lists_of_strings(self, named):
+        rows = [["a cat", "an animal"], ["an owl"]]
+        assert list(user_images.standard_columns(named(image=[1, 2], sentences=rows))["caption"]) == rows
+        for other in ([1, 2], [[{"raw": "a"}], [{"raw": "b"}]]):
+            with pytest.raises(ValueError, match=r"column `caption` holds .*; expected a string or a list of strings"):
+                user_images.standard_columns(named(image=[1, 2], caption=other))
 
 
-class TestHub:
-    @pytest.fixture(autouse=True)
-    def _online(self, monkeypatch):
-        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+class TestPrepare:
+    def test_a_mixed_folder_becomes_one_tensor(self, mixed):
+        dataset = user_images.load(mixed)
+        with pytest.raises(ValueError, match=r"row 1: .*mode L.*row 0 is .*mode RGB; make all .*user_images\.prepare"):
+            tensors(dataset)
+        ready = tensors(user_images.prepare(dataset, 32))
+        assert ready["image"].shape == (6, 3, 32, 32)
+        assert ready["label"].tolist() == [0, 0, 0, 1, 1, 1]
+        assert tensors(user_images.prepare(dataset, 8, "L"))["image"].shape == (6, 1, 8, 8)
 
-    def test_without_network_the_error_names_the_digits(self, monkeypatch):
-        asked = []
+    def test_it_says_what_it_changed(self, mixed, caplog):
+        prepared = user_images.prepare(user_images.load(mixed), 32)
+        assert prepared.column_names == ["image", "label", "changes"]
+        assert list(prepared["changes"]) == [
+            [],
+            ["converted from L", "reduced", "cropped"],
+            ["turned", "reduced", "cropped"],
+            ["converted from RGBA"],
+            ["converted from CMYK"],
+            ["converted from P", "enlarged"],
+        ]
+        assert caplog.messages == [
+            "6 images of 32×32 pixels, mode RGB: 2 reduced, 2 cropped, 1 converted from L, 1 turned, "
+            "1 converted from RGBA, 1 converted from CMYK, 1 converted from P, 1 enlarged"
+        ]
 
-        def refuse(address, timeout):
-            asked.append(address)
-            raise OSError("no route")
+    def test_nothing_is_changed_or_said_where_nothing_has_to_be(self, caplog):
+        digit = digits.load("validation").select(range(20))
+        prepared = user_images.prepare(digit, 8, "L")
+        assert torch.equal(tensors(prepared)["image"], tensors(digit)["image"])
+        assert prepared.features["label"] == digit.features["label"]
+        assert not caplog.messages
 
-        monkeypatch.delenv("HF_ENDPOINT", raising=False)
-        monkeypatch.setattr(hub.urllib.request, "getproxies", dict)
-        monkeypatch.setattr(socket, "create_connection", refuse)
-        monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked the hub"))
-        with pytest.raises(ConnectionError, match=r"'someone/pictures'.*ditbook\.data\.digits"):
-            hub.load("someone/pictures")
-        assert asked == [("huggingface.co", 443)]
+    def test_captions_stay(self, named):
+        assert list(user_images.prepare(named(image=[1], text=["a"]), 4)["caption"]) == ["a"]
 
-    def test_a_connection_that_hangs_is_given_up(self, monkeypatch):
-        never = threading.Event()
+    def test_the_image_that_cannot_be_read_is_named(self, mixed):
+        dataset = user_images.load(mixed)
+        path = mixed / "b" / "4 cmyk.jpg"
+        path.write_bytes(path.read_bytes()[:900])
+        for way in (dataset, user_images.load(mixed, streaming=True)):
+            with pytest.raises(ValueError, match=r"row 4 \(.*4 cmyk\.jpg\): no readable image"):
+                list(user_images.prepare(way, 32))
+        rows = Dataset.from_dict({"image": [Picture.new("L", (2, 2)), None]}).cast_column("image", Image())
+        with pytest.raises(ValueError, match=r"row 1: no readable image \(expected an image, found a NoneType"):
+            user_images.prepare(rows, 32)
 
-        def hang(address, timeout):
-            never.wait(5)
-            return socket.socket()
+    def test_bad_settings_are_named(self, named):
+        with pytest.raises(ValueError, match="the size must be positive, not 0"):
+            user_images.prepare(named(image=[1]), 0)
+        with pytest.raises(ValueError, match="no mode 'RGBA'; there are L, RGB"):
+            user_images.prepare(named(image=[1]), 4, "RGBA")
 
-        monkeypatch.setattr(hub, "PATIENCE", 0.05)
-        monkeypatch.setattr(socket, "create_connection", hang)
-        monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asked the hub"))
-        with pytest.raises(ConnectionError, match=r"ditbook\.data\.digits"):
-            hub.load("someone/pictures")
-        never.set()
+    def test_it_survives_the_way_through_files(self, mixed, tmp_path):
+        prepared = user_images.prepare(user_images.load(mixed), 16)
+        prepared.save_to_disk(tmp_path / "kept")
+        assert torch.equal(tensors(load_from_disk(tmp_path / "kept"))["image"], tensors(prepared)["image"])
 
-    def test_a_proxy_is_asked_in_place_of_the_hub(self, monkeypatch):
-        asked = []
 
-        def accept(address, timeout):
-            asked.append(address)
-            return socket.socket()
+class TestStream:
+    def test_a_folder_streams_what_it_loads(self, mixed):
+        whole = user_images.prepare(user_images.load(mixed), 16)
+        stream = user_images.prepare(user_images.load(mixed, streaming=True), 16)
+        assert isinstance(stream, IterableDataset)
+        rows = list(stream)
+        assert [row["changes"] for row in rows] == list(whole["changes"])
+        for row, other in zip(rows, whole, strict=True):
+            np.testing.assert_array_equal(row["image"], other["image"])
+            assert row["label"] == other["label"]
 
-        monkeypatch.setattr(hub.urllib.request, "getproxies", lambda: {"https": "http://proxy.example:3128"})
-        monkeypatch.setattr(socket, "create_connection", accept)
-        monkeypatch.setattr(datasets, "load_dataset", lambda name, split: named(img=[1, 2], text=[name, split]))
-        assert hub.load("someone/pictures", split="test")["caption"] == ["someone/pictures", "test"]
-        assert asked == [("proxy.example", 3128)]
+    def test_parquet_files_stream_what_they_load(self, named, tmp_path):
+        for k in (0, 1):
+            named(image=[10 * k + 1, 10 * k + 2], text=["a", "b"]).to_parquet(tmp_path / f"{k}.parquet")
+        paths = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+        rows = list(user_images.prepare(user_images.load(paths, streaming=True), 4, "L"))
+        assert [(row["image"].getpixel((0, 0)), row["caption"]) for row in rows] == [
+            (1, "a"),
+            (2, "b"),
+            (11, "a"),
+            (12, "b"),
+        ]
+        (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
+        with pytest.raises(ValueError, match=r"bad\.parquet is not a readable parquet file"):
+            user_images.load(tmp_path / "bad.parquet", streaming=True)
 
-    def test_a_connection_lost_later_names_the_digits_too(self, monkeypatch):
-        def lose(*_, **__):
-            raise ConnectionError("lost")
+    def test_a_stream_that_does_not_know_its_columns(self):
+        def rows():
+            for grey in range(5):
+                yield {"img": Picture.new("L", (3, 4), grey), "text": "abcde"[grey], "other": 1}
 
-        monkeypatch.setattr(hub, "_hub_answers", lambda: True)
-        monkeypatch.setattr(datasets, "load_dataset", lose)
-        with pytest.raises(ConnectionError, match=r"ditbook\.data\.digits"):
-            hub.load("someone/pictures")
+        stream = user_images.prepare(IterableDataset.from_generator(rows), 2, "L")
+        assert [(row["image"].size, row["caption"]) for row in stream] == [((2, 2), letter) for letter in "abcde"]
+
+    def test_a_prepared_stream_is_shuffled_and_cut_into_batches(self, mixed):
+        stream = user_images.prepare(user_images.load(mixed, streaming=True), 8)
+        endless = batches(stream, 3, torch.Generator().manual_seed(0))
+        passes = [torch.cat([next(endless)["image"] for _ in range(2)]) for _ in range(4)]
+        whole = tensors(user_images.prepare(user_images.load(mixed), 8))["image"]
+        orders = [tuple((image == whole).flatten(1).all(dim=1).nonzero().item() for image in part) for part in passes]
+        assert all(sorted(order) == list(range(6)) for order in orders)
+        assert len(set(orders)) > 1

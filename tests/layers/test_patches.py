@@ -4,7 +4,7 @@ from torch import nn
 
 from ditbook.convert.dit import to_official
 from ditbook.layers.embeddings import sincos_2d
-from ditbook.layers.patches import patchify, unpatchify
+from ditbook.layers.patches import PatchEmbed, patchify, unpatchify
 from ditbook.models.dit import DiT, DiTConfig
 
 
@@ -57,3 +57,13 @@ def test_tokens_that_form_no_image():
         unpatchify(torch.zeros(1, 6, 4), 2, 1)
     with pytest.raises(ValueError, match="a token holds 4 numbers, but 3 channels of 2×2 pixels need 12"):
         unpatchify(torch.zeros(1, 4, 4), 2, 3)
+
+
+def test_patch_embedding_is_one_linear_map_of_each_patch():
+    layer, x = PatchEmbed(8, 3, 4, 5), torch.randn(2, 3, 8, 8)
+    assert set(layer.state_dict()) == {"weight", "bias"}
+    assert torch.equal(layer(x), nn.functional.linear(patchify(x, 4), layer.weight, layer.bias))
+    assert PatchEmbed(8, 3, 4, 5, bias=False).bias is None
+    for wrong in (torch.zeros(2, 3, 12, 12), torch.zeros(2, 1, 8, 8), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="this model takes"):
+            layer(wrong)

@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 
+from ditbook import data, weights
+from ditbook.data import shapes
 from ditbook.models import autoencoder
 from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 
@@ -27,19 +29,18 @@ def test_shapes():
 
 
 @pytest.mark.equation(
-    "15.1", of="ditbook.models.autoencoder.AutoencoderConfig.factor", against="numbers counted before and after"
+    "15.1", of="ditbook.models.autoencoder.AutoencoderConfig.compression", against="numbers counted before and after"
 )
 def test_how_much_smaller_a_latent_is():
     model, x = Autoencoder(CONFIG), torch.zeros(1, 3, 8, 12)
-    compression = x.numel() / model.encode(x)[0].numel()
-    assert compression == CONFIG.channels * CONFIG.factor**2 / CONFIG.latent_channels
+    assert CONFIG.compression == x.numel() / model.encode(x)[0].numel()
 
 
 def test_the_variance_has_limits():
     model = Autoencoder(CONFIG)
-    torch.nn.init.zeros_(model.moments.weight)
+    torch.nn.init.zeros_(model.quant_conv.weight)
     for log_var, limit in ((99.0, 20.0), (-99.0, -30.0)):
-        model.moments.bias.data[4:] = log_var
+        model.quant_conv.bias.data[4:] = log_var
         assert model.encode(torch.zeros(1, 3, 8, 8))[1].log().max().item() == pytest.approx(limit / 2)
 
 
@@ -68,10 +69,67 @@ def test_the_scale_makes_latents_of_unit_spread():
     assert math.isfinite(scale)
 
 
+@pytest.mark.equation(
+    "15.6", of="ditbook.models.autoencoder.Autoencoder.to_latents", against="samples of one image at a time, scaled"
+)
+def test_latents_for_diffusion_are_samples_times_the_scale(monkeypatch):
+    monkeypatch.setattr(autoencoder, "SLICE", 2)
+    model, x = Autoencoder(CONFIG), torch.rand(5, 3, 8, 8)
+    mean, std = (torch.cat(part) for part in zip(*(model.encode(image[None]) for image in x), strict=True))
+    torch.testing.assert_close(model.to_latents(x), 0.18215 * mean)
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    z = model.to_latents(x, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(z, 0.18215 * (mean + std * noise))
+    torch.testing.assert_close(model.scaled_latents(mean, std, torch.Generator().manual_seed(0)), z)
+
+
+@pytest.mark.equation(
+    "15.7",
+    of="ditbook.models.autoencoder.Autoencoder.from_latents",
+    against="one latent at a time, divided by the scale",
+)
+def test_images_of_the_latents_of_diffusion(monkeypatch):
+    monkeypatch.setattr(autoencoder, "SLICE", 2)
+    model, z = Autoencoder(CONFIG), torch.randn(5, 4, 4, 4)
+    wanted = torch.cat([model.decode(latent[None] / 0.18215) for latent in z])
+    torch.testing.assert_close(model.from_latents(z), wanted)
+    assert model.from_latents(z[:0]).shape == (0, 3, 8, 8)
+
+
+def test_trained_latents_have_unit_spread_and_come_back_as_their_images():
+    model, x = weights.load("autoencoder-shapes"), data.tensors(shapes.load("validation", 120))["image"]
+    z = model.to_latents(x, torch.Generator().manual_seed(0))
+    assert z.std().item() == pytest.approx(1, abs=0.05)
+    assert (model.from_latents(z) - x).abs().mean() < 0.1
+
+
 def test_wrong_input_is_refused():
     model = Autoencoder(CONFIG)
     for shape in ((1, 4, 8, 8), (1, 3, 7, 8), (1, 3, 8, 9), (3, 8, 8)):
         with pytest.raises(ValueError, match="both sides divisible by 2"):
             model.encode(torch.zeros(shape))
-    with pytest.raises(ValueError, match="divisible by the 5 groups"):
-        AutoencoderConfig(widths=(8,), groups=5)
+    with pytest.raises(ValueError, match=r"images of type torch.uint8"):
+        model.encode(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"latents of shape \(1, 3, 4, 4\); this model takes \(batch, 4, h, w\)"):
+        model.decode(torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"groups": 5}, "widths: 8 is not divisible by groups 5"),
+        ({"widths": ()}, r"widths \(\) must be positive, one for each level, one level at least"),
+        ({"widths": (8, 0)}, r"widths \(8, 0\) must be positive"),
+        ({"blocks": 0}, "blocks 0 must be a whole number, at least 1"),
+        ({"scale": 0.0}, "scale 0.0 must be positive"),
+    ],
+)
+def test_configs_that_do_not_fit(change, message):
+    with pytest.raises(ValueError, match=message):
+        AutoencoderConfig(**{**vars(CONFIG), **change})
+
+
+def test_stable_diffusion_s_has_84_million_parameters():
+    with torch.device("meta"):
+        count = sum(p.numel() for p in Autoencoder(AutoencoderConfig()).parameters())
+    assert count == 83_653_863

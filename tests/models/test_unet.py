@@ -42,15 +42,33 @@ def test_time_matters():
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 9, 8), (2, 8, 8)])
 def test_wrong_channels_or_size(shape):
-    with pytest.raises(ValueError, match=r"input of shape \(2, .*\); this U-Net takes \(batch, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"images of shape \(2, .*\); this model takes \(batch, 1, 8, 8\)"):
         UNet(UNetConfig())(torch.zeros(shape), torch.tensor([0, 1]))
 
 
-def test_designs_that_do_not_fit():
-    with pytest.raises(ValueError, match="size 6 must be divisible by 4 for 3 levels"):
-        UNetConfig(size=6, multipliers=(1, 2, 2))
-    with pytest.raises(ValueError, match="width 20 must be divisible by 8"):
-        UNetConfig(width=20)
+def test_wrong_types_and_timesteps():
+    model, x = UNet(UNetConfig()), torch.zeros(2, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"images of type torch.uint8"):
+        model(x.to(torch.uint8), torch.tensor([0, 1]))
+    for wrong in (torch.tensor([0]), torch.tensor([[0], [1]]), torch.tensor(0)):
+        with pytest.raises(ValueError, match=r"timesteps of shape .*; this model takes one for each image: \(2,\)"):
+            model(x, wrong)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size": 6, "multipliers": (1, 2, 2)}, "size 6 is not divisible by the halvings of the levels: 4"),
+        ({"width": 20}, "width 20 is not divisible by the groups of GroupNorm: 8; take a multiple of 8"),
+        ({"heads": 3}, "width of the coarsest level 64 is not divisible by heads 3"),
+        ({"multipliers": ()}, r"multipliers \(\) must be positive, one for each level"),
+        ({"multipliers": (1, 0)}, r"multipliers \(1, 0\) must be positive"),
+        ({"blocks": 0}, "blocks 0 must be a whole number, at least 1"),
+    ],
+)
+def test_configs_that_do_not_fit(fields, message):
+    with pytest.raises(ValueError, match=message):
+        UNetConfig(**fields)
 
 
 def test_a_list_of_multipliers_is_taken_for_a_tuple():

@@ -10,7 +10,7 @@ CONFIG = ViTConfig(size=12, channels=3, patch=4, width=24, depth=2, heads=3, num
 def test_wrong_images_are_refused():
     with pytest.raises(ValueError, match=r"images of shape \(2, 1, 12, 12\); this model takes \(batch, 3, 12, 12\)"):
         ViT(CONFIG)(torch.zeros(2, 1, 12, 12))
-    with pytest.raises(ValueError, match="images of type torch.uint8"):
+    with pytest.raises(ValueError, match=r"images of type torch.uint8"):
         ViT(CONFIG)(torch.zeros(2, 3, 12, 12, dtype=torch.uint8))
 
 

@@ -6,8 +6,6 @@ import torch
 from ditbook.convert import dit as layouts
 from ditbook.models.dit import DiT, DiTConfig
 
-diffusers = pytest.importorskip("diffusers")
-
 CONFIG = DiTConfig(size=8, channels=4, patch=2, width=48, depth=3, heads=4, num_classes=10)
 
 
@@ -19,22 +17,6 @@ def random_dit(config=CONFIG):
         for parameter in model.parameters():
             parameter.normal_(std=0.1)
     return model.eval()
-
-
-def theirs(config=CONFIG):
-    return diffusers.DiTTransformer2DModel(
-        num_attention_heads=config.heads,
-        attention_head_dim=config.width // config.heads,
-        in_channels=config.channels,
-        out_channels=config.out_channels,
-        num_layers=config.depth,
-        patch_size=config.patch,
-        sample_size=config.size,
-        num_embeds_ada_norm=config.num_classes,
-        norm_elementwise_affine=False,
-        activation_fn="gelu-approximate",
-        attention_bias=True,
-    ).eval()
 
 
 def mend(model, frequencies=True, norm=True):
@@ -58,23 +40,23 @@ def compare(ours, other, config=CONFIG):
 
 @pytest.mark.parametrize("learn_sigma", [True, False])
 @pytest.mark.parametrize("patch", [2, 4])
-def test_mended_diffusers_gives_the_same_output(learn_sigma, patch):
+def test_mended_diffusers_gives_the_same_output(dit_twin, learn_sigma, patch):
     config = DiTConfig(
         size=8, channels=4, patch=patch, width=48, depth=3, heads=4, num_classes=10, learn_sigma=learn_sigma
     )
-    ours, other = random_dit(config), theirs(config)
+    ours, other = random_dit(config), dit_twin(config)
     other.load_state_dict(layouts.to_diffusers(ours), strict=True)
     mend(other)
     assert compare(ours, other, config) < 2e-5
 
 
-def test_unmended_diffusers_does_not():
-    ours, other = random_dit(), theirs()
+def test_unmended_diffusers_does_not(dit_twin):
+    ours, other = random_dit(), dit_twin(CONFIG)
     other.load_state_dict(layouts.to_diffusers(ours))
     assert compare(ours, other) > 1e-3
 
 
-def test_mending_the_frequencies_alone_is_not_enough_where_tokens_are_small():
+def test_mending_the_frequencies_alone_is_not_enough_where_tokens_are_small(dit_twin):
     ours = random_dit()
     with torch.no_grad():  # small tokens, silent first branch: the second norm divides by about √ε
         ours.pos_embed.mul_(1e-3)
@@ -83,7 +65,7 @@ def test_mending_the_frequencies_alone_is_not_enough_where_tokens_are_small():
         for block in ours.blocks:
             block.modulation.weight[2 * 48 : 3 * 48].zero_()
             block.modulation.bias[2 * 48 : 3 * 48].zero_()
-    other = theirs()
+    other = dit_twin(CONFIG)
     other.load_state_dict(layouts.to_diffusers(ours))
     other.pos_embed.pos_embed.mul_(1e-3)
     mend(other, norm=False)
@@ -92,9 +74,9 @@ def test_mending_the_frequencies_alone_is_not_enough_where_tokens_are_small():
     assert compare(ours, other) < 2e-5
 
 
-def test_their_weights_load_here():
+def test_their_weights_load_here(dit_twin):
     torch.manual_seed(3)
-    other = theirs()
+    other = dit_twin(CONFIG)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.normal_(std=0.1)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from ditbook.data import captions
+
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread():
@@ -10,3 +12,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Forty captions in place of thousands; the list says which splits were loaded."""
+    loaded, load = [], captions.load
+    monkeypatch.setattr(captions, "load", lambda split, size, seed: loaded.append(split) or load(split, 40, seed))
+    return loaded

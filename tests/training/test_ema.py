@@ -42,6 +42,17 @@ def test_the_average_is_a_copy_that_takes_no_gradient():
     assert (model.weight == 5).all()
 
 
+def test_a_skipped_step_leaves_the_average_as_it_is():
+    model = filled(1.0)
+    ema = EMA(model, 0.9)
+    with torch.no_grad():
+        model.weight.fill_(5.0)
+    ema.update(model, 1000, skip=torch.ones(()))
+    assert (ema.model.weight == 1).all()
+    ema.update(model, 1000, skip=torch.zeros(()))
+    torch.testing.assert_close(ema.model.weight, torch.full((3, 2), 1.4))
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5, float("nan")])
 def test_decay_out_of_range(decay):
     with pytest.raises(ValueError, match=r"decay must lie in \[0, 1\)"):

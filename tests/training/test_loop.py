@@ -1,14 +1,15 @@
 import dataclasses
+import math
 import re
 
 import pytest
 import torch
-from torch import nn
 
+from ditbook import rng
 from ditbook.diffusion import losses, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.models.dit import DiT, DiTConfig
-from ditbook.training.loop import DivergedError, TrainConfig, train
+from ditbook.training.loop import DivergedError, Stepper, TrainConfig, train
 from ditbook.weights import checkpoint
 
 DATA = {
@@ -24,11 +25,10 @@ def make(seed=0):
     return DiT(DiTConfig(size=4, channels=1, patch=2, width=16, depth=2, heads=2, num_classes=3, learn_sigma=False))
 
 
-def loss(model, batch, generator):
-    x, y = batch["image"], model.label_embed.drop(batch["label"], generator)
-    t = torch.randint(1000, (len(x),), generator=generator)
-    eps = torch.randn(x.shape, generator=generator)
-    return losses.simple_loss(model, DIFFUSION, x, t, eps, y=y)
+def loss(model, batch, context):
+    x, y = batch["image"], batch["label"]
+    t = rng.randint(1000, (len(x),), context.generator, x.device)
+    return losses.simple_loss(model, DIFFUSION, x, t, rng.randn(x.shape, context.generator, like=x), y=y)
 
 
 def steps(count):
@@ -59,12 +59,12 @@ def test_stopped_and_resumed_is_bit_for_bit_as_never_stopped(tmp_path, save_ever
 def test_killed_between_checkpoints_resumes_from_the_last(tmp_path):
     calls = 0
 
-    def interrupted(model, batch, generator):
+    def interrupted(model, batch, context):
         nonlocal calls
         calls += 1
         if calls == 15:
             raise KeyboardInterrupt
-        return loss(model, batch, generator)
+        return loss(model, batch, context)
 
     path = tmp_path / "c.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -84,80 +84,107 @@ def test_same_seed_same_run_and_other_seed_another():
     assert not identical(first, other)
 
 
+def poisoned(poison, at, broken=()):
+    """The loss, multiplied by `poison` at one step; with `broken`, a list that receives every step taken after it."""
+
+    def poison_one(model, batch, context):
+        if context.step > at:
+            broken.append(context.step)
+        return loss(model, batch, context) * (poison if context.step == at else 1)
+
+    return poison_one
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, poison):
-    calls = 0
-
-    def poisoned(model, batch, generator):
-        nonlocal calls
-        calls += 1
-        return loss(model, batch, generator) * (poison if calls == 8 else 1)
-
     path, model, good = tmp_path / "c.safetensors", make(), make()
     with pytest.raises(DivergedError, match=rf"the loss is {poison} at step 7; try a smaller learning rate"):
-        train(model, poisoned, DATA, CONFIG, path=path, save_every=5)
+        train(model, poisoned(poison, 7, []), DATA, CONFIG, path=path, save_every=5)
     train(good, loss, DATA, steps(7))
     assert identical(model, good)  # the weights are those of the last good step
     tensors, _ = checkpoint.load(path)
     assert len(tensors["losses"]) == 5
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     before = path.read_bytes()
-    calls = 2  # on resuming, the same step diverges again
-    with pytest.raises(DivergedError, match="at step 10"):
-        train(make(), poisoned, DATA, CONFIG, path=path, save_every=50)
+    with pytest.raises(DivergedError, match="at step 10"):  # a resumed run diverges where the whole one would
+        train(make(), poisoned(poison, 10, []), DATA, CONFIG, path=path, save_every=50)
     assert path.read_bytes() == before
 
 
-def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_taken():
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(model.weight)
-    with pytest.raises(DivergedError, match=r"the gradient's norm is inf at step 0; try a smaller learning rate"):
-        train(model, lambda m, b, g: m.weight.sqrt().sum(), {"x": torch.zeros(4, 1)}, CONFIG)
-    assert model.weight.item() == 0
+def test_nothing_of_a_bad_step_is_left_although_the_host_hears_of_it_later():
+    later = []
+    stepper, good = Stepper(make(), poisoned(math.nan, 7, later), CONFIG), Stepper(make(), loss, CONFIG)
+    batch = {name: tensor[:8] for name, tensor in DATA.items()}
+    for _ in range(12):
+        stepper.step(batch)
+    for _ in range(7):
+        good.step(batch)
+    assert later == [8, 9, 10, 11]
+    assert identical(stepper.model, good.model)
+    assert identical(stepper.ema.model, good.ema.model)
+    moments, wanted = (one.optimizer.state_dict()["state"] for one in (stepper, good))
+    assert all(torch.equal(moments[k][name], value) for k in wanted for name, value in wanted[k].items())
+    with pytest.raises(DivergedError, match="the loss is nan at step 7; try a smaller"):
+        stepper.check()
+    good.check()
+    assert stepper.losses == good.losses
 
 
-def test_first_step_of_adamw_with_warm_up_and_decay():
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(model.weight, 2.0)
-    config = TrainConfig(steps=1, batch_size=2, learning_rate=0.1, warmup_steps=4, weight_decay=0.5, ema_decay=0.9)
-    trained = train(model, lambda m, b, g: (3 * m.weight).sum(), {"x": torch.zeros(4, 1)}, config)
-    rate = 0.1 / 4  # of the first of four steps of warm-up; Adam's first step has the length of the rate
-    assert model.weight.item() == pytest.approx(2 * (1 - rate * 0.5) - rate, rel=1e-5)
-    assert trained.ema.weight.item() == pytest.approx(0.1 * 2 + 0.9 * model.weight.item(), rel=1e-5)
-    assert trained.losses == [6.0]
+def test_a_run_of_many_steps_hears_of_a_bad_one_within_fifty():
+    later = []
+    with pytest.raises(DivergedError, match="at step 7;"):
+        train(make(), poisoned(math.nan, 7, later), DATA, steps(1000))
+    assert later[-1] == 49
 
 
-@pytest.mark.parametrize(("limit", "wanted"), [(None, 300.0), (0.5, 0.5)])
-def test_gradients_are_clipped_on_request(limit, wanted):
-    model = nn.Linear(1, 1, bias=False)
-    config = TrainConfig(steps=1, batch_size=2, grad_clip=limit)
-    train(model, lambda m, b, g: (300 * m.weight).sum(), {"x": torch.zeros(4, 1)}, config)
-    assert model.weight.grad.norm().item() == pytest.approx(wanted, rel=1e-4)
+def test_a_step_runs_on_the_meta_device_so_it_waits_for_nothing():
+    stepper = Stepper(make().to("meta"), loss, dataclasses.replace(CONFIG, weight_decay=0.1))
+    for _ in range(2):
+        stepper.step(DATA)
+    assert stepper.count == 2
+    assert stepper.pending[1].is_meta
+    assert all(parameter.grad.is_meta for parameter in stepper.model.parameters())
 
 
-def test_batches_come_from_all_the_data_together():
-    seen = set()
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_step_on_a_gpu_does_not_wait_for_it():
+    stepper = Stepper(make().cuda(), loss, CONFIG)
+    stepper.step(DATA)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        stepper.step(DATA)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    stepper.check()
+    assert all(math.isfinite(value) for value in stepper.losses)
 
-    def look(model, batch, generator):
-        assert torch.equal(batch["double"], 2 * batch["x"])
-        assert batch["x"].shape == (16, 1)
-        seen.update(batch["x"].flatten().tolist())
-        return model(batch["x"]).square().mean()
 
-    x = torch.arange(10.0)[:, None]
-    train(nn.Linear(1, 1), look, {"x": x, "double": 2 * x}, TrainConfig(steps=10, batch_size=16))
-    assert seen == set(range(10))
+def made(generator):
+    """A batch that is made, not drawn from a dataset."""
+    x = rng.randn((8, 1, 4, 4), generator, like=torch.zeros(1))
+    return {"image": x.clamp(-1, 1), "label": rng.randint(3, (8,), generator, x.device)}
 
 
-def test_training_lowers_the_loss():
-    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
-    data = {"x": x, "y": x @ torch.tensor([[1.0], [-2.0], [0.5]])}
-    torch.manual_seed(0)
-    model = nn.Linear(3, 1)
-    config = TrainConfig(steps=300, batch_size=32, learning_rate=0.05, warmup_steps=10, ema_decay=0.9)
-    trained = train(model, lambda m, b, g: (m(b["x"]) - b["y"]).square().mean(), data, config)
-    assert trained.losses[-1] < 1e-3 < trained.losses[0]
-    assert (trained.ema(data["x"]) - data["y"]).square().mean() < 1e-3
+def test_a_function_that_makes_batches_resumes_bit_for_bit_too(tmp_path):
+    whole, second = make(), make(1)
+    never = train(whole, loss, made, CONFIG)
+    train(make(), loss, made, steps(9), path=tmp_path / "c.safetensors")
+    resumed = train(second, loss, made, CONFIG, path=tmp_path / "c.safetensors")
+    assert identical(second, whole)
+    assert identical(resumed.ema, never.ema)
+    assert resumed.losses == never.losses
+
+
+def test_the_loss_hears_the_step_also_after_a_resume(tmp_path):
+    heard = []
+
+    def listening(model, batch, context):
+        heard.append(context.step)
+        return loss(model, batch, context)
+
+    train(make(), listening, DATA, steps(3), path=tmp_path / "c.safetensors")
+    train(make(), listening, DATA, steps(5), path=tmp_path / "c.safetensors")
+    assert heard == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("data", [{}, {"image": torch.zeros(0, 1, 4, 4), "label": torch.zeros(0)}])
@@ -176,6 +203,20 @@ def test_checkpoint_of_another_configuration(tmp_path):
     train(make(), loss, DATA, steps(2), path=path)
     with pytest.raises(ValueError, match=r"was trained with batch_size 8, not 9; use another path"):
         train(make(), loss, DATA, dataclasses.replace(CONFIG, batch_size=9), path=path)
+
+
+def test_checkpoint_with_more_steps_than_wanted(tmp_path):
+    path = tmp_path / "c.safetensors"
+    train(make(), loss, DATA, steps(4), path=path)
+    with pytest.raises(ValueError, match=r"c\.safetensors holds 4 steps, more than 3; use another path"):
+        train(make(), loss, DATA, steps(3), path=path)
+
+
+def test_a_weight_file_is_no_checkpoint(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path, {"weight": torch.zeros(2)}, {"family": "dit"})
+    with pytest.raises(ValueError, match=r"c\.safetensors is no checkpoint of a training"):
+        train(make(), loss, DATA, CONFIG, path=path)
 
 
 def test_checkpoint_of_another_model(tmp_path):

@@ -3,10 +3,9 @@
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from ditbook.convert.keys import check
+from ditbook.convert.keys import check, join_qkv, split_qkv
 from ditbook.models.autoencoder import Autoencoder
 
 RENAMED = (  # ours → diffusers
@@ -18,11 +17,9 @@ RENAMED = (  # ours → diffusers
     (r"\.middle\.first\.", r".mid_block.resnets.0."),
     (r"\.middle\.last\.", r".mid_block.resnets.1."),
     (r"\.middle\.attention\.norm\.", r".mid_block.attentions.0.group_norm."),
-    (r"\.middle\.attention\.mix\.proj\.", r".mid_block.attentions.0.to_out.0."),
-    (r"\.middle\.attention\.mix\.qkv\.", r".mid_block.attentions.0.to_qkv."),
+    (r"\.middle\.attention\.attn\.proj\.", r".mid_block.attentions.0.to_out.0."),
+    (r"\.middle\.attention\.attn\.qkv\.", r".mid_block.attentions.0.to_qkv."),
     (r"\.norm_out\.", r".conv_norm_out."),
-    (r"^moments\.", r"quant_conv."),
-    (r"^enter\.", r"post_quant_conv."),
 )
 OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of files before 2023
 
@@ -35,15 +32,7 @@ def _diffusers_name(ours: str) -> str:
 
 def to_diffusers(model: Autoencoder) -> dict[str, Tensor]:
     """Write the layout of diffusers' `AutoencoderKL`: queries, keys and values apart."""
-    state = {}
-    for key, value in model.state_dict().items():
-        name = _diffusers_name(key)
-        if ".to_qkv." in name:
-            for letter, part in zip("qkv", value.chunk(3), strict=True):
-                state[name.replace("to_qkv", f"to_{letter}")] = part
-        else:
-            state[name] = value
-    return state
+    return split_qkv({_diffusers_name(key): value for key, value in model.state_dict().items()})
 
 
 def load_diffusers(model: Autoencoder, state: Mapping[str, Tensor]) -> None:
@@ -54,12 +43,8 @@ def load_diffusers(model: Autoencoder, state: Mapping[str, Tensor]) -> None:
     """
     state = {re.sub(r"(attentions\.0\.)(query|key|value|proj_attn)\.", _newer, k): v for k, v in state.items()}
     check(state, to_diffusers(model), "diffusers")
-    ours = {}
-    for key in model.state_dict():
-        name = _diffusers_name(key)
-        parts = [state[name.replace("to_qkv", f"to_{letter}")] for letter in ("qkv" if ".to_qkv." in name else "-")]
-        ours[key] = torch.cat(parts).float()
-    model.load_state_dict(ours)
+    joined = join_qkv(state)
+    model.load_state_dict({key: joined[_diffusers_name(key)].float() for key in model.state_dict()})
 
 
 def _newer(match: re.Match[str]) -> str:

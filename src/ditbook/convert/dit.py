@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ditbook.convert.keys import check
+from ditbook.convert.keys import check, join_qkv, split_qkv
 from ditbook.models.dit import DiT, DiTConfig
 
 OFFICIAL = {  # ours → official, outside and inside a block
@@ -69,12 +69,27 @@ def load_official(model: DiT, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(ours)
 
 
-EMBEDDERS = {
-    "time_embed.mlp.0": "timestep_embedder.linear_1",
-    "time_embed.mlp.2": "timestep_embedder.linear_2",
-    "label_embed.table": "class_embedder.embedding_table",
-}
-BLOCK = {"attn.proj": "attn1.to_out.0", "mlp.fc1": "ff.net.0.proj", "mlp.fc2": "ff.net.2", "modulation": "norm1.linear"}
+RENAMED = (  # ours → diffusers; the embedders stand in every block
+    (r"^time_embed\.mlp\.0\.", r"norm1.emb.timestep_embedder.linear_1."),
+    (r"^time_embed\.mlp\.2\.", r"norm1.emb.timestep_embedder.linear_2."),
+    (r"^label_embed\.table\.", r"norm1.emb.class_embedder.embedding_table."),
+    (r"^patch_embed\.", r"pos_embed.proj."),
+    (r"^final\.modulation\.", r"proj_out_1."),
+    (r"^final\.linear\.", r"proj_out_2."),
+    (r"^blocks\.(\d+)\.", r"transformer_blocks.\1."),
+    (r"\.attn\.qkv\.", r".attn1.to_qkv."),
+    (r"\.attn\.proj\.", r".attn1.to_out.0."),
+    (r"\.mlp\.fc1\.", r".ff.net.0.proj."),
+    (r"\.mlp\.fc2\.", r".ff.net.2."),
+    (r"\.modulation\.", r".norm1.linear."),
+)
+
+
+def _diffusers_names(ours: str, depth: int) -> list[str]:
+    """The key of a value in diffusers' layout; of an embedder, those of its copies in all blocks."""
+    for pattern, name in RENAMED:
+        ours = re.sub(pattern, name, ours)
+    return [f"transformer_blocks.{i}.{ours}" for i in range(depth)] if ours.startswith("norm1.emb.") else [ours]
 
 
 def to_diffusers(model: DiT) -> dict[str, Tensor]:
@@ -87,24 +102,10 @@ def to_diffusers(model: DiT) -> dict[str, Tensor]:
         ValueError: the blocks are not adaLN-Zero.
     """
     _checked(model.config)
-    ours = model.state_dict()
-    state: dict[str, Tensor] = {}
-    for kind in ("weight", "bias"):
-        state[f"pos_embed.proj.{kind}"] = ours[f"patch_embed.{kind}"]
-        state[f"proj_out_1.{kind}"] = ours[f"final.modulation.{kind}"]
-        state[f"proj_out_2.{kind}"] = ours[f"final.linear.{kind}"]
-    state["pos_embed.proj.weight"] = _to_conv(ours["patch_embed.weight"], model.config)
-    for i in range(model.config.depth):
-        block = f"transformer_blocks.{i}"
-        for kind in ("weight", "bias"):
-            for name, theirs in EMBEDDERS.items():
-                if f"{name}.{kind}" in ours:
-                    state[f"{block}.norm1.emb.{theirs}.{kind}"] = ours[f"{name}.{kind}"]
-            for name, theirs in BLOCK.items():
-                state[f"{block}.{theirs}.{kind}"] = ours[f"blocks.{i}.{name}.{kind}"]
-            for letter, part in zip("qkv", ours[f"blocks.{i}.attn.qkv.{kind}"].chunk(3), strict=True):
-                state[f"{block}.attn1.to_{letter}.{kind}"] = part
-    return state
+    depth = model.config.depth
+    state = {name: value for key, value in model.state_dict().items() for name in _diffusers_names(key, depth)}
+    state["pos_embed.proj.weight"] = _to_conv(state["pos_embed.proj.weight"], model.config)
+    return split_qkv(state)
 
 
 def load_diffusers(model: DiT, state: Mapping[str, Tensor]) -> None:
@@ -116,25 +117,13 @@ def load_diffusers(model: DiT, state: Mapping[str, Tensor]) -> None:
     """
     state = {key: value for key, value in state.items() if key != "pos_embed.pos_embed"}
     check(state, to_diffusers(model), "diffusers")
-    ours = {}
+    joined, ours = join_qkv(state), {}
     for key in model.state_dict():
-        name, kind = key.rsplit(".", 1)
-        if name in EMBEDDERS:
-            copies = [
-                state[f"transformer_blocks.{i}.norm1.emb.{EMBEDDERS[name]}.{kind}"] for i in range(model.config.depth)
-            ]
-            for i, copy in enumerate(copies):
-                if not torch.equal(copy, copies[0]):
-                    raise ValueError(f"diffusers layout: {EMBEDDERS[name]!r} of block {i} differs from that of block 0")
-            ours[key] = copies[0]
-        elif match := re.fullmatch(r"blocks\.(\d+)\.(.+)", name):
-            block = f"transformer_blocks.{match[1]}"
-            if match[2] == "attn.qkv":
-                ours[key] = torch.cat([state[f"{block}.attn1.to_{letter}.{kind}"] for letter in "qkv"])
-            else:
-                ours[key] = state[f"{block}.{BLOCK[match[2]]}.{kind}"]
-        else:
-            theirs = {"patch_embed": "pos_embed.proj", "final.modulation": "proj_out_1", "final.linear": "proj_out_2"}
-            ours[key] = state[f"{theirs[name]}.{kind}"]
+        names = _diffusers_names(key, model.config.depth)
+        for i, name in enumerate(names):
+            if not torch.equal(joined[name], joined[names[0]]):
+                part = name.split(".emb.")[1].rsplit(".", 1)[0]
+                raise ValueError(f"diffusers layout: {part!r} of block {i} differs from that of block 0")
+        ours[key] = joined[names[0]]
     ours["patch_embed.weight"] = rearrange(ours["patch_embed.weight"], "d c p q -> d (p q c)")
     model.load_state_dict(ours)

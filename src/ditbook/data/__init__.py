@@ -1,20 +1,24 @@
 """Data: every loader returns a `datasets.Dataset` with the columns `image`, `label`, `caption`, whichever apply.
 
-So data are exchanged by changing one line. `tensors` turns such a dataset into what a model takes.
+So data are exchanged by changing one line. `tensors` and `batches` turn such a dataset into what a model takes.
 Letters: `N` images, `C H W` channels, height, width.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
-    from datasets import Dataset
+    import torch
+    from datasets import Dataset, IterableDataset
     from numpy.typing import NDArray
     from torch import Tensor
 
 CHANNELS = {"L": 1, "RGB": 3}  # the PIL modes that have a tensor
+LARGEST = 2 * 2**30  # bytes of the images that `tensors` returns: 2 GiB, 170,000 color images of 32×32 pixels
+ADVICE = "make all images one size and mode with `user_images.prepare`"
 
 
 def to_float(pixels: Tensor | NDArray[np.uint8]) -> Tensor:
@@ -29,7 +33,7 @@ def to_float(pixels: Tensor | NDArray[np.uint8]) -> Tensor:
     if pixels.dtype != torch.uint8 or pixels.ndim != 4:
         found = f"{pixels.dtype} of shape {tuple(pixels.shape)}"
         raise ValueError(f"expected bytes, torch.uint8 of shape (images, height, width, channels), not {found}")
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1  # (N, C, H, W)
+    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)  # (N, C, H, W), in place to save memory
 
 
 def tensors(dataset: Dataset) -> dict[str, Tensor]:
@@ -39,49 +43,115 @@ def tensors(dataset: Dataset) -> dict[str, Tensor]:
         `image`, float32 (N, C, H, W), where -1 is black and 1 is white; `label`, int64 (N,), if the dataset has it.
 
     Raises:
-        ValueError: the dataset is empty, has no image column, or a row does not fit the first one (the row is named).
+        ValueError: the dataset is a stream, is empty, has no image column, would make more than `LARGEST` bytes, or a
+            row does not fit the first one (the row is named).
     """
     import torch
 
+    if not hasattr(dataset, "__len__"):
+        raise ValueError("the dataset is a stream, which may not fit into memory: take its rows from `data.batches`")
     if "image" not in dataset.column_names:
         raise ValueError(f"the dataset has no column `image`; it has {_listed(dataset.column_names)}")
     if len(dataset) == 0:
         raise ValueError("the dataset is empty: there is no image to turn into a tensor")
     plain = dataset.with_format(None)
-    result = {"image": to_float(_pixels(plain)).contiguous()}  # (N, C, H, W)
+    result = {"image": to_float(_stack(_decoded(plain.select_columns("image")), len(plain))).contiguous()}
     if "label" in dataset.column_names:
-        result["label"] = torch.tensor(_labels(plain), dtype=torch.int64)  # (N,)
+        result["label"] = torch.tensor(_labels(plain["label"]), dtype=torch.int64)  # (N,)
     return result
 
 
-def _pixels(dataset: Dataset) -> NDArray[np.uint8]:
-    """Stack the images as bytes, (N, H, W, C), and name the first row that cannot be stacked."""
-    import numpy as np
+def batches(
+    dataset: Dataset | IterableDataset, batch_size: int, generator: torch.Generator
+) -> Iterator[dict[str, Any]]:
+    """Batches of a dataset of any size, pass after pass without an end, each pass in another order.
 
-    images = dataset.select_columns("image")
-    arrays, first = [], None
+    A stream is shuffled among the 1,000 rows that are read next. The last rows of a pass, fewer than a batch, are left
+    out of it.
+
+    Args:
+        dataset: images of one size and of one mode, L or RGB, as `user_images.prepare` makes them.
+        batch_size: B, the rows of a batch.
+        generator: where the random numbers come from.
+
+    Yields:
+        `image`, float32 (B, C, H, W) in [−1, 1]; and, if the dataset has them, `label`, int64 (B,), and `caption`, a
+        list of B strings, see `one_caption`.
+
+    Raises:
+        ValueError: the dataset has fewer rows than a batch, or a row that does not fit the first one of its batch.
+    """
+    import torch
+
+    from ditbook import rng
+
+    full = True
+    while full:
+        full = False
+        seed = int(rng.randint(2**31, (), generator, torch.device("cpu")))
+        for rows in dataset.shuffle(seed=seed).with_format(None).iter(batch_size, drop_last_batch=True):
+            full = True
+            batch: dict[str, Any] = {"image": to_float(_stack(enumerate(rows["image"]), batch_size)).contiguous()}
+            if "label" in rows:
+                batch["label"] = torch.tensor(_labels(rows["label"]), dtype=torch.int64)
+            if "caption" in rows:
+                batch["caption"] = [one_caption({"caption": row}, generator) for row in rows["caption"]]
+            yield batch
+    raise ValueError(f"the dataset has fewer rows than a batch of {batch_size}")
+
+
+def one_caption(row: Mapping[str, Any], generator: torch.Generator) -> str:
+    """The caption of a row, or one of its captions, each equally likely: another one at each call, as in training.
+
+    Raises:
+        ValueError: the row has an empty list of captions, or none.
+    """
+    import torch
+
+    from ditbook import rng
+
+    captions = row["caption"]
+    if isinstance(captions, str):
+        return captions
+    if not captions:
+        raise ValueError(f"the row has no caption but {captions!r}")
+    return captions[int(rng.randint(len(captions), (), generator, torch.device("cpu")))]
+
+
+def _decoded(images: Dataset) -> Iterator[tuple[int, Any]]:
+    """Each row's number and image; the row of an image that cannot be decoded is named."""
     for row in range(len(images)):
         try:
-            image = images[row]["image"]
+            yield row, images[row]["image"]
         except Exception as error:  # the decoders raise errors of many kinds
             raise ValueError(f"row {row}: the image cannot be decoded ({error})") from error
+
+
+def _stack(images: Iterable[tuple[int, Any]], count: int) -> NDArray[np.uint8]:
+    """Stack `count` images as bytes, (N, H, W, C), and name the first row that cannot be stacked."""
+    import numpy as np
+
+    arrays, first = [], None
+    for row, image in images:
         if getattr(image, "mode", None) not in CHANNELS:
             found = f"an image of mode {image.mode}" if hasattr(image, "mode") else f"a {type(image).__name__}"
-            raise ValueError(f"row {row}: expected a PIL image of mode L or RGB, found {found}")
+            raise ValueError(f"row {row}: expected a PIL image of mode L or RGB, found {found}; {ADVICE}")
         kind = (image.mode, image.size)
         first = first or kind
         if kind != first:
-            raise ValueError(
-                f"row {row}: the image is {_kind(*kind)}, but row 0 is {_kind(*first)}; "
-                "resize and convert all images to one size and mode first"
-            )
+            raise ValueError(f"row {row}: the image is {_kind(*kind)}, but row 0 is {_kind(*first)}; {ADVICE}")
         arrays.append(np.asarray(image).reshape(image.height, image.width, CHANNELS[image.mode]))  # (H, W, C)
+        if (size := 4 * count * arrays[0].size) > LARGEST:
+            raise ValueError(
+                f"{count} images of {_kind(*kind)} make a tensor of {size / 2**30:.1f} GiB, more than "
+                f"{LARGEST / 2**30:.1f}: take smaller or fewer images, or stream them by `data.batches`"
+            )
     return np.stack(arrays)
 
 
-def _labels(dataset: Dataset) -> list[int]:
+def _labels(labels: Iterable[Any]) -> list[int]:
     """Return the labels, after a check that each is a whole number."""
-    labels = list(dataset["label"])
+    labels = list(labels)
     for row, label in enumerate(labels):
         if not isinstance(label, int):
             raise ValueError(

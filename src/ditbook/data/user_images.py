@@ -1,148 +1,200 @@
-"""The reader's own images: a dataset of the Hugging Face hub, a folder of pictures, or parquet files.
+"""The reader's own images, from a folder, parquet files or the Hugging Face hub, made as models take them.
 
-Whatever the source, the columns are those of the bundled data: `image`, `label`, `caption`, whichever apply.
+`load` reads them, with the columns of the bundled data: `image`, `label`, `caption`, whichever apply. `prepare` gives
+all images one size and one mode. Then `data.tensors` takes all of them at once, or `data.batches` one batch at a time.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
-import urllib.request
-from collections.abc import Iterable, Sequence
+import io
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ditbook.data import hub, image_folder, images
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
+    from PIL.Image import Image
+
+Data = TypeVar("Data", "Dataset", "IterableDataset")
 
 # How other datasets call the three columns.
 OTHER_NAMES = {
     "image": ("img", "picture", "photo"),
     "label": ("labels", "fine_label", "coarse_label", "class", "target"),
-    "caption": ("text", "captions", "sentence"),
+    "caption": ("text", "captions", "sentence", "sentences"),
 }
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-PATIENCE = 2.0  # seconds that the hub has to answer, so that an error comes within 3
+logger = logging.getLogger(__name__)
 
 
-def load(source: str | Path | Sequence[str | Path], split: str = "train") -> Dataset:
-    """Load images from a folder, from parquet files, or from the Hugging Face hub, looked for in that order.
+def load(
+    source: str | Path | Sequence[str | Path], split: str = "train", *, streaming: bool = False
+) -> Dataset | IterableDataset:
+    """Load images from a folder, from parquet files, or from the Hugging Face hub, tried in that order.
 
     Args:
-        source: a folder with one subfolder of pictures per class (or pictures alone: no labels), or, where the folder
-            has a subfolder named like the split, that subfolder; the path of a parquet file, or several;
-            or the id of a dataset on the hub, such as "ylecun/mnist".
+        source: a folder with one subfolder of images per class, or images alone (no labels), or images and
+            `metadata.jsonl` (see `image_folder.load`), or, where the folder has a subfolder named like the split, that
+            subfolder; the path of a parquet file, or several; or the id of a dataset on the hub, "ylecun/mnist".
         split: which part of a folder or of a dataset on the hub. A parquet file is taken as it is.
+        streaming: return an `IterableDataset`, which reads a row when it is used: for what is larger than memory.
 
     Raises:
         ConnectionError: the hub does not answer within 3 seconds.
         FileNotFoundError: the folder or a parquet file does not exist.
-        ValueError: there is no image, a picture or file is corrupt (its path is named), a folder is ambiguous
-            or lacks the split, or the columns do not fit (see `standard_columns`).
+        ValueError: there is no image, an image or file cannot be read (its path is named; of a stream later, when it
+            is used), a folder is ambiguous or lacks the split, or the columns do not fit (see `standard_columns`).
     """
     if not isinstance(source, str | Path):
-        return standard_columns(_from_parquet([Path(path) for path in source]))
+        return standard_columns(_from_parquet([Path(path) for path in source], streaming))
     path = Path(source).expanduser()
     if path.is_dir():
-        return standard_columns(_from_folder(_split_folder(path, split)))
+        columns = [column for name in ("label", "caption") for column in (name, *OTHER_NAMES[name])]
+        dataset = image_folder.load(image_folder.split_folder(path, split), columns, verify=not streaming)
+        return standard_columns(dataset.to_iterable_dataset() if streaming else dataset)
     if path.suffix == ".parquet":
-        return standard_columns(_from_parquet([path]))
+        return standard_columns(_from_parquet([path], streaming))
     if path.is_file():
-        raise ValueError(f"{path} is a file; expected a folder of pictures or a file that ends in .parquet")
+        raise ValueError(f"{path} is a file; expected a folder of images or a file that ends in .parquet")
     if path.is_absolute() or isinstance(source, Path) or source.startswith("."):
         raise FileNotFoundError(f"there is no folder {path}")
-    return standard_columns(_from_hub(str(source), split))
+    return standard_columns(hub.load(str(source), split, streaming))
 
 
-def standard_columns(dataset: Dataset) -> Dataset:
+def standard_columns(dataset: Data) -> Data:
     """Give the columns the names `image`, `label`, `caption`, whichever apply, and drop all others.
 
-    Raises:
-        ValueError: the dataset is empty, has no image, or has two columns that could be the same one.
-    """
-    from datasets import Image
+    A caption is a string, or a list of strings of which `data.one_caption` chooses one. Labels that are words become
+    the numbers of the sorted words, which stay in `dataset.features["label"].names`. So a split that lacks a class
+    has other numbers: compare the names, or cast both with `dataset.cast_column("label", ClassLabel(names=…))` before.
 
-    found = ", ".join(f"`{column}`" for column in dataset.column_names)
+    Raises:
+        ValueError: the dataset is empty, has no image, has two columns that could be the same one, captions that are
+            no text, or is a stream whose labels are words.
+    """
+    from datasets import Dataset
+
+    names: list[str] = dataset.column_names or list(next(iter(dataset), {}))  # a stream may not know its columns
+    found = ", ".join(f"`{column}`" for column in names)
     for name, others in OTHER_NAMES.items():
-        candidates = [column for column in others if column in dataset.column_names]
-        if name in dataset.column_names or not candidates:
+        candidates = [column for column in others if column in names]
+        if name in names or not candidates:
             continue
         if len(candidates) > 1:
             raise ValueError(
                 f"the {name} could be any of {', '.join(candidates)}; the columns found are {found}. "
                 f"Rename one to `{name}` with `dataset.rename_column` and pass the dataset to `standard_columns`"
             )
-        dataset = dataset.rename_column(candidates[0], name)
-    if "image" not in dataset.column_names:
+        dataset, names = dataset.rename_column(candidates[0], name), [*names, name]
+    if "image" not in names:
         raise ValueError(f"no column holds images: one must be named `image`; the columns found are {found or 'none'}")
-    if len(dataset) == 0:
+    if isinstance(dataset, Dataset) and len(dataset) == 0:
         raise ValueError(f"the dataset is empty: it has the columns {found}, but no row")
-    if not isinstance(dataset.features["image"], Image):
+    dataset = dataset.select_columns([name for name in OTHER_NAMES if name in names])
+    return dataset if dataset.features is None else _standard_types(dataset)
+
+
+def _standard_types(dataset: Data) -> Data:
+    """Images as `Image`, labels as numbers, captions as text."""
+    from datasets import ClassLabel, Dataset, Image
+
+    features = dataset.features
+    if not isinstance(features["image"], Image):
         try:
             dataset = dataset.cast_column("image", Image())
         except (TypeError, NotImplementedError, ValueError) as error:  # pyarrow's errors are kinds of the last two
-            raise ValueError(f"the column `image` holds {dataset.features['image']}, not pictures") from error
-    return dataset.select_columns([name for name in OTHER_NAMES if name in dataset.column_names])
+            raise ValueError(f"the column `image` holds {features['image']}, not images") from error
+    if "caption" in features:
+        kind = getattr(features["caption"], "feature", features["caption"])  # of a list, what is in it
+        if getattr(kind, "dtype", None) not in ("string", "large_string", "null"):
+            raise ValueError(
+                f"the column `caption` holds {features['caption']}; expected a string or a list of strings"
+            )
+    if "label" in features and getattr(features["label"], "dtype", None) in ("string", "large_string"):
+        if not isinstance(dataset, Dataset):
+            raise ValueError(
+                "the labels are words, and a stream cannot know all of them: "
+                'name them with `dataset.cast_column("label", ClassLabel(names=[…]))`'
+            )
+        words = sorted({word for word in dataset["label"] if word is not None})
+        dataset = dataset.cast_column("label", ClassLabel(names=words))
+    return dataset
 
 
-def _split_folder(folder: Path, split: str) -> Path:
-    """Return the subfolder of a split; a folder without subfolders for splits is itself "train"."""
-    if (folder / split).is_dir():
-        return folder / split
-    if split == "train" and not any((folder / other).is_dir() for other in ("validation", "test")):
-        return folder
-    raise ValueError(f"{folder} has no subfolder {split!r}, so it has no such split")
+def prepare(dataset: Data, size: int, mode: str = "RGB") -> Data:
+    """Give all images one size and one mode, as `data.tensors` and `data.batches` need them.
+
+    Each image is turned as its EXIF orientation says, what is transparent becomes white, any mode becomes `mode`, the
+    shorter side is resized to `size` with antialiasing, and the ends of the longer one are cut off: see
+    `images.prepare`. One line is logged that counts what was done, if anything was. A stream is prepared
+    when it is used.
+
+    Args:
+        dataset: what `load` returns, or any dataset that `standard_columns` accepts; it may be a stream.
+        size: height and width of the result in pixels.
+        mode: "L", grey, or "RGB".
+
+    Returns:
+        The dataset with the standard columns and `changes`, a list of what was done to each image: "turned",
+        "converted from CMYK", "reduced" or "enlarged", "cropped".
+
+    Raises:
+        ValueError: a size below 1, an unknown mode, or an image that cannot be read or converted (row and file are
+            named; of a stream when it is used).
+
+    Source: resizing and cropping as Dhariwal and Nichol 2021 (guided diffusion) and Peebles and Xie 2023 (DiT) do, with
+    another antialiased filter.
+    """
+    from datasets import Dataset, Features, Image, Sequence, Value
+
+    if size < 1:
+        raise ValueError(f"the size must be positive, not {size}")
+    if mode not in images.MODES:
+        raise ValueError(f"no mode {mode!r}; there are {', '.join(images.MODES)}")
+    dataset = standard_columns(dataset)
+    settings: dict[str, Any] = {"with_indices": True, "fn_kwargs": {"size": size, "mode": mode}}
+    if dataset.features is not None:
+        changed = {"image": Image(), "changes": Sequence(Value("string"))}
+        settings["features"] = Features({**dataset.features, **changed})
+        dataset = dataset.cast_column("image", Image(decode=False))  # else an image that cannot be read has no name
+    if not isinstance(dataset, Dataset):
+        return dataset.map(_prepare_row, **settings)
+    prepared = dataset.map(_prepare_row, **settings, load_from_cache_file=False, desc="Preparing images")
+    counts = Counter(change for row in prepared["changes"] for change in row)
+    if counts:
+        said = ", ".join(f"{count} {change}" for change, count in counts.most_common())
+        logger.warning("%d images of %d×%d pixels, mode %s: %s", len(prepared), size, size, mode, said)
+    return prepared
 
 
-def _from_folder(folder: Path) -> Dataset:
-    """Read pictures; the name of the subfolder is the label. Each picture is decoded once to find corrupt ones."""
-    from datasets import ClassLabel, Dataset, Features, Image
-
-    classes = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    loose = _pictures(folder.glob("*"))
-    if loose and classes:
-        raise ValueError(
-            f"{folder} holds pictures ({loose[0].name}, …) beside subfolders ({classes[0].name}, …): "
-            "put every picture in the subfolder of its class, or none"
-        )
-    groups = [_pictures(child.rglob("*")) for child in classes]
-    paths = loose + [path for group in groups for path in group]
-    if not paths:
-        raise ValueError(f"{folder} is empty: it holds no picture ({', '.join(PICTURES)}), nor do its subfolders")
-    for child, group in zip(classes, groups, strict=True):
-        if not group:
-            raise ValueError(f"{child} is empty: each subfolder is a class and must hold pictures")
-    for path in paths:
-        _verify(path)
-    columns: dict[str, list] = {"image": [str(path) for path in paths]}
-    features = Features({"image": Image()})
-    if classes:
-        columns["label"] = [number for number, group in enumerate(groups) for _ in group]
-        features["label"] = ClassLabel(names=[child.name for child in classes])
-    return Dataset.from_dict(columns, features=features)
+def _prepare_row(row: Mapping[str, Any], number: int, size: int, mode: str) -> dict[str, Any]:
+    """Prepare the image of a row, and name it if that fails."""
+    path = row["image"].get("path") if isinstance(row["image"], Mapping) else None
+    try:
+        image, changes = images.prepare(_open(row["image"]), size, mode)
+    except Exception as error:  # the decoders raise errors of many kinds
+        raise ValueError(f"row {number}{f' ({path})' if path else ''}: no readable image ({error})") from error
+    return {"image": image, "changes": changes}
 
 
-def _pictures(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower() in PICTURES and not path.name.startswith("."))
-
-
-def _verify(path: Path) -> None:
-    """Decode a picture, and name it if that fails."""
+def _open(value: Any) -> Image:
+    """An image from the file or the bytes that a dataset holds."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-    except Exception as error:  # the decoders raise errors of many kinds
-        raise ValueError(f"{path} is not a readable picture ({error}); replace or remove it") from error
+    if isinstance(value, Mapping):
+        return Image.open(io.BytesIO(value["bytes"]) if value["bytes"] is not None else value["path"])
+    if not isinstance(value, Image.Image):
+        raise ValueError(f"expected an image, found a {type(value).__name__}")
+    return value
 
 
-def _from_parquet(paths: list[Path]) -> Dataset:
-    """Read parquet files into memory, past the cache of `datasets`, which can go stale."""
+def _from_parquet(paths: list[Path], streaming: bool) -> Dataset | IterableDataset:
+    """Read parquet files into memory, past the cache of `datasets`, which can go stale; or as a stream."""
+    import datasets
     import pyarrow
-    from datasets import Dataset
     from datasets.table import InMemoryTable
     from pyarrow import parquet
 
@@ -151,45 +203,12 @@ def _from_parquet(paths: list[Path]) -> Dataset:
     tables = []
     for path in paths:
         try:
-            tables.append(parquet.read_table(path))
-        except pyarrow.ArrowInvalid as error:
+            tables.append(parquet.read_schema(path) if streaming else parquet.read_table(path))
+        except FileNotFoundError:
+            raise
+        except (pyarrow.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path} is not a readable parquet file ({error})") from error
-    return Dataset(InMemoryTable(pyarrow.concat_tables(tables)))
-
-
-def _from_hub(name: str, split: str) -> Dataset:
-    """Download a dataset, but only once the hub has answered: `datasets` alone tries for half a minute."""
-    import datasets
-
-    message = (
-        f"cannot reach the Hugging Face hub to load {name!r} (and no folder has that name). "
-        "Without a network, use the digits that come with the package: `ditbook.data.digits.load()`"
-    )
-    if not datasets.config.HF_HUB_OFFLINE and not _hub_answers():
-        raise ConnectionError(message)
-    try:
-        return datasets.load_dataset(name, split=split)
-    except ConnectionError as error:
-        raise ConnectionError(message) from error
-
-
-def _hub_answers() -> bool:
-    """Say whether the hub, or the proxy on the way to it, takes a connection within `PATIENCE`."""
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    address = urllib.request.getproxies().get("https", address)
-    parts = urlsplit(address if "//" in address else "//" + address)
-    port = parts.port or (80 if parts.scheme == "http" else 443)
-    answered = threading.Event()
-
-    def connect() -> None:
-        try:
-            socket.create_connection((parts.hostname, port), timeout=PATIENCE).close()
-        except OSError:
-            return
-        answered.set()
-
-    # A thread, because looking up a name takes no timeout, and each address of a name would get one of its own.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    return answered.is_set()
+    if streaming:
+        files = [str(path) for path in paths]
+        return datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+    return datasets.Dataset(InMemoryTable(pyarrow.concat_tables(tables)))

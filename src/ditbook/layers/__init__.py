@@ -1,1 +1,1 @@
-"""Blocks that several models share: attention, embeddings, patches, the MLP, adaLN modulation."""
+"""Blocks that several models share: attention, the Transformer block, convolutions, patches, embeddings, checks."""

@@ -21,7 +21,7 @@ def residual(x: Tensor, f: Callable[[Tensor], Tensor], norm: nn.Module, pre_norm
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention if wanted, and an MLP, each a residual sublayer with a LayerNorm.
+    """Self-attention, optional cross-attention and an MLP, each a residual sublayer with a LayerNorm.
 
     Args:
         width: D, a multiple of `heads`.
@@ -33,7 +33,7 @@ class TransformerBlock(nn.Module):
         eps: of the norms.
 
     Raises:
-        ValueError: `width` is not divisible by `heads`.
+        ValueError: `width` is not divisible by `heads`, or no such GELU.
     """
 
     def __init__(

@@ -26,11 +26,16 @@ class MLP(nn.Module):
         ratio: width of the hidden layer over D.
         gelu: which of `GELU`.
 
+    Raises:
+        ValueError: no such GELU.
+
     Source: Vaswani et al. 2017, section 3.3; Hendrycks & Gimpel 2016 for GELU and its two approximations.
     """
 
     def __init__(self, width: int, ratio: int = 4, gelu: str = "tanh") -> None:
         super().__init__()
+        if gelu not in GELU:
+            raise ValueError(f"no GELU {gelu!r}; there are {', '.join(GELU)}")
         self.fc1 = nn.Linear(width, ratio * width)
         self.fc2 = nn.Linear(ratio * width, width)
         self.gelu = GELU[gelu]

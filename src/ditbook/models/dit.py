@@ -35,9 +35,9 @@ SIZES = {  # the paper's, with the parameters of the /2 model, and small ones fo
     "DiT-B": Size(depth=12, width=768, heads=12),  # 130 M
     "DiT-L": Size(depth=24, width=1024, heads=16),  # 458 M
     "DiT-XL": Size(depth=28, width=1152, heads=16),  # 675 M
-    "tiny-S": Size(depth=2, width=32, heads=2),  # 47 k with 10 classes and one channel
-    "tiny-M": Size(depth=3, width=64, heads=4),  # 252 k
-    "tiny-L": Size(depth=4, width=96, heads=4),  # 728 k
+    "tiny-S": Size(depth=2, width=32, heads=2),  # 50 k for 10 classes of one channel
+    "tiny-M": Size(depth=3, width=64, heads=4),  # 254 k
+    "tiny-L": Size(depth=4, width=96, heads=4),  # 724 k
     "tiny-XL": Size(depth=6, width=128, heads=4),  # 1.9 M
 }
 MODELS = tuple(f"{size}/{patch}" for size in SIZES if size.startswith("DiT") for patch in (8, 4, 2))  # the paper's

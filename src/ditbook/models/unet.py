@@ -4,26 +4,27 @@ Letters: `B` batch, `C` channels, `H W` height and width of the current level, `
 Source: Ho et al. 2020, section 4 and appendix B.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
-from ditbook.layers.attention import SelfAttention
+from ditbook.layers.checks import check_images, check_multiple, check_per_image, check_positive
+from ditbook.layers.conv import Downsample, ResidualBlock, SpatialAttention, Upsample
 from ditbook.layers.embeddings import TimestepEmbedding
 
-GROUPS = 8  # of every GroupNorm
+GROUPS, EPS = 8, 1e-5  # of every GroupNorm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """The design of a U-Net. The defaults suit the 8×8 digits.
+    """A U-Net. The defaults suit the 8×8 digits.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ValueError: no multipliers, a size that is not positive, or sizes that do not divide one another.
     """
 
     size: int = 8  # side of the square input
@@ -35,60 +36,25 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        halvings = 2 ** (len(self.multipliers) - 1)
-        if self.size % halvings:
-            raise ValueError(f"size {self.size} must be divisible by {halvings} for {len(self.multipliers)} levels")
-        if self.width % GROUPS:
-            raise ValueError(f"width {self.width} must be divisible by {GROUPS}, the groups of GroupNorm")
-
-
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions around a shortcut; the time embedding is added between them."""
-
-    def __init__(self, channels: int, out_channels: int, time_width: int) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, channels)
-        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
-        self.time = nn.Linear(time_width, out_channels)
-        self.norm2 = nn.GroupNorm(GROUPS, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """(B, C, H, W), time after SiLU (B, D) → (B, C', H, W)."""
-        h = self.conv1(F.silu(self.norm1(x))) + self.time(c)[:, :, None, None]
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
-
-
-class SpatialAttention(nn.Module):
-    """Self-attention among all positions of a feature map, around a shortcut."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels)
-        self.attn = SelfAttention(channels, heads)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)."""
-        tokens = self.attn(rearrange(self.norm(x), "b c h w -> b (h w) c"))
-        return x + rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[2])
+        check_positive(self, "size", "channels", "width", "blocks", "heads")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers {self.multipliers} must be positive, one for each level, one level at least")
+        check_multiple("size", self.size, "the halvings of the levels:", 2 ** (len(self.multipliers) - 1))
+        check_multiple("width", self.width, "the groups of GroupNorm:", GROUPS)
+        check_multiple("width of the coarsest level", self.width * self.multipliers[-1], "heads", self.heads)
 
 
 class Level(nn.Module):
     """The residual blocks of one resolution, and the change to the next."""
 
-    def __init__(self, inputs: list[int], channels: int, time_width: int, change: nn.Module) -> None:
+    def __init__(self, inputs: list[int], width: int, time_width: int, change: nn.Module) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(ResidualBlock(n, channels, time_width) for n in inputs)
+        self.blocks = nn.ModuleList(ResidualBlock(n, width, GROUPS, EPS, time_width) for n in inputs)
         self.change = change
 
 
 class UNet(nn.Module):
-    """Noisy image, timestep → predicted noise.
-
-    Args:
-        config: the design.
-    """
+    """Noisy image, timestep → predicted noise."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -104,24 +70,22 @@ class UNet(nn.Module):
         for width in widths:
             inputs = [now] + [width] * (config.blocks - 1)
             last = len(self.down) == len(widths) - 1
-            change = nn.Identity() if last else nn.Conv2d(width, width, 3, stride=2, padding=1)
-            self.down.append(Level(inputs, width, time_width, change))
+            self.down.append(Level(inputs, width, time_width, nn.Identity() if last else Downsample(width)))
             skips += [width] * (config.blocks + (not last))
             now = width
 
-        self.middle_1 = ResidualBlock(now, now, time_width)
-        self.middle_attn = SpatialAttention(now, config.heads)
-        self.middle_2 = ResidualBlock(now, now, time_width)
+        self.middle_1 = ResidualBlock(now, now, GROUPS, EPS, time_width)
+        self.middle_attn = SpatialAttention(now, config.heads, GROUPS, EPS)
+        self.middle_2 = ResidualBlock(now, now, GROUPS, EPS, time_width)
 
         self.up = nn.ModuleList()
         for width in reversed(widths):
             inputs = [now + skips.pop()] + [width + skips.pop() for _ in range(config.blocks)]
             last = len(self.up) == len(widths) - 1
-            change = nn.Identity() if last else nn.Conv2d(width, width, 3, padding=1)
-            self.up.append(Level(inputs, width, time_width, change))
+            self.up.append(Level(inputs, width, time_width, nn.Identity() if last else Upsample(width)))
             now = width
 
-        self.norm_out = nn.GroupNorm(GROUPS, now)
+        self.norm_out = nn.GroupNorm(GROUPS, now, EPS)
         self.conv_out = nn.Conv2d(now, config.channels, 3, padding=1)
         for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
@@ -130,26 +94,24 @@ class UNet(nn.Module):
         """Predict the noise in `x` (B, C, size, size) at timesteps `t` (B,).
 
         Raises:
-            ValueError: wrong channels or size.
+            ValueError: wrong shapes, or images of whole numbers.
         """
-        expected = (self.config.channels, self.config.size, self.config.size)
-        if tuple(x.shape[1:]) != expected:
-            shape = ", ".join(map(str, expected))
-            raise ValueError(f"input of shape {tuple(x.shape)}; this U-Net takes (batch, {shape})")
+        check_images(x, self.config.channels, self.config.size)
+        check_per_image(t, len(x), "timesteps")
+        down, up = (cast("Sequence[Any]", levels) for levels in (self.down, self.up))
         c = F.silu(self.time_embed(t))  # (B, D)
         h = self.conv_in(x)
         kept = [h]
-        for i, level in enumerate(cast("list[Level]", self.down)):
+        for level in down:
             for block in level.blocks:
                 h = block(h, c)
                 kept.append(h)
-            if i < len(self.down) - 1:
+            if level is not down[-1]:
                 h = level.change(h)
                 kept.append(h)
         h = self.middle_2(self.middle_attn(self.middle_1(h, c)), c)
-        for i, level in enumerate(cast("list[Level]", self.up)):
+        for level in up:
             for block in level.blocks:
                 h = block(torch.cat([h, kept.pop()], dim=1), c)
-            if i < len(self.up) - 1:
-                h = level.change(F.interpolate(h, scale_factor=2.0, mode="nearest"))
+            h = level.change(h)
         return self.conv_out(F.silu(self.norm_out(h)))

@@ -1,4 +1,4 @@
-"""One look for all figures and tables of the book.
+"""One style for all figures and tables of the book.
 
 A figure cell ends in `show(fig, alt="…")`, a table cell in `table({…})`.
 """

@@ -1,4 +1,4 @@
-"""The look of all figures, and how a figure is shown: opaque background, colors for every color vision, alt text.
+"""The style of all figures, and how a figure is shown: opaque background, colors for every color vision, alt text.
 
 One point of text is one pixel of the page, because figures are stored at 144 dots per inch and shown at half their
 size, which keeps them sharp on dense screens.

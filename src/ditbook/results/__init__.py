@@ -1,4 +1,4 @@
-"""What was measured once and is drawn from the stored numbers: one JSON file for each experiment.
+"""Measurements of long experiments: one JSON file for each.
 
 `python tools/experiments.py` measures them again.
 """

@@ -1,19 +1,19 @@
-"""An exponential moving average of a model's weights: what the samples are drawn with."""
+"""An exponential moving average of a model's parameters: the model that is sampled from and stored."""
 
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
-    """A slowly following copy of a model.
+    """A copy of a model whose parameters follow those of the model.
 
     The decay grows from 0.1 to `decay` over the first steps, so that a short training is not dominated by its start.
 
     Args:
-        model: what is followed; its copy is `ema.model`, in evaluation mode.
-        decay: share of the old average that a step keeps; 0.9999 in the DiT paper, for 400,000 steps and more.
+        model: its copy is `ema.model`, in evaluation mode and without gradients.
+        decay: fraction of the old average that a step keeps; 0.9999 in the DiT paper, for 400,000 steps and more.
 
     Raises:
         ValueError: `decay` is outside [0, 1).
@@ -28,7 +28,14 @@ class EMA:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move the average towards `model` after training step `step` (0, 1, …); all tensors in one call."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+    def update(self, model: nn.Module, step: int, skip: Tensor | None = None) -> None:
+        """Move the average towards `model` after training step `step` (0, 1, …).
+
+        Args:
+            skip: scalar on the model's device; 1 leaves the average as it is.
+        """
+        weight: float | Tensor = 1 - min(self.decay, (1 + step) / (10 + step))
+        if skip is not None:
+            weight = weight * (1 - skip)
+        for average, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
+            average.lerp_(parameter, weight)

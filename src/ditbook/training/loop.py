@@ -1,4 +1,7 @@
-"""The training loop of every chapter: AdamW, averaged weights, a bar, checkpoints that resume exactly."""
+"""Training: AdamW, averaged weights, checkpoints that resume exactly. No step makes an accelerator wait for the host.
+
+Letters: `N` rows of the data.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,16 +12,23 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ditbook import rng
 from ditbook.training.ema import EMA
 from ditbook.weights import checkpoint
 
 Batch = dict[str, Tensor]
-Loss = Callable[[nn.Module, Batch, torch.Generator], Tensor]
+DECAYS = ("none", "inverse_sqrt")
+CHECK_EVERY = 50  # steps between two times that losses are read from the device
+ADVICE = "try a smaller learning rate or grad_clip"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to train. The defaults suit the small models of this book."""
+    """Hyperparameters of a training. The defaults suit the small models of this book.
+
+    Raises:
+        ValueError: a value out of range, or no such decay.
+    """
 
     steps: int = 1000
     batch_size: int = 128
@@ -28,19 +38,145 @@ class TrainConfig:
     weight_decay: float = 0.0
     ema_decay: float = 0.995
     grad_clip: float | None = None  # largest norm of the gradient
-    seed: int = 0  # of batches and noise; the model is initialised by the caller
+    seed: int = 0  # of batches and noise; the model is initialized by the caller
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}")
+        if self.learning_rate <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
+            given = f"{self.learning_rate}, {self.warmup_steps} and {self.weight_decay}"
+            raise ValueError(f"learning_rate must be positive, warmup_steps and weight_decay not negative, got {given}")
+        if self.decay not in DECAYS:
+            raise ValueError(f"no decay {self.decay!r}; there are {' and '.join(DECAYS)}")
+        if self.grad_clip is not None and self.grad_clip <= 0:
+            raise ValueError(f"grad_clip must be positive or None, got {self.grad_clip}")
 
 
-ADVICE = "try a smaller learning rate or grad_clip"
+@dataclass(frozen=True)
+class Context:
+    """What a loss may need beside model and batch."""
+
+    step: int  # counted from 0
+    generator: torch.Generator  # of noise, on the CPU whatever the model's device; use it through `ditbook.rng`
+
+
+Loss = Callable[[nn.Module, Batch, Context], Tensor]
+Data = Batch | Callable[[torch.Generator], Batch]
 
 
 class DivergedError(RuntimeError):
     """The loss or its gradient became infinite or not a number."""
 
 
+class Stepper:
+    """A model in training and all that a resumed run needs: average, optimizer, generator, losses.
+
+    Args:
+        model: on its device.
+        loss: `loss(model, batch, context)` → scalar.
+        config: hyperparameters; `steps` is not used.
+        after_step: called with the model after each step of the optimizer, also one that was skipped: a projection
+            of parameters into their range.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, config: TrainConfig, after_step: Callable[[nn.Module], None] | None = None
+    ) -> None:
+        self.model, self.loss, self.config, self.after_step = model.train(), loss, config, after_step
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.ema = EMA(model, config.ema_decay)
+        self.device = next(model.parameters()).device
+        fused = self.device.type != "meta"  # the fused kernel skips the step where `found_inf` is 1
+        self.optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay, fused=fused)
+        self.diverged = torch.zeros((), device=self.device)  # 1 from the first step that is not finite on
+        if fused:
+            self.optimizer.found_inf = self.diverged  # type: ignore[attr-defined]
+        self.losses: list[float] = []  # of the steps that were checked
+        self.pending: list[Tensor] = []  # loss and norm of the gradient of the steps that were not, (2,) each
+
+    @property
+    def count(self) -> int:
+        """Number of steps taken."""
+        return len(self.losses) + len(self.pending)
+
+    def step(self, batch: Batch) -> None:
+        """Take one step, without waiting for the device: `check` reads the loss later.
+
+        From a step on whose loss or gradient is not finite, model, average and optimizer stay as they are.
+        """
+        step = self.count
+        batch = {name: rng.moved(tensor, self.device) for name, tensor in batch.items()}
+        value = self.loss(self.model, batch, Context(step, self.generator))
+        self.optimizer.zero_grad()
+        value.backward()
+        limit = math.inf if self.config.grad_clip is None else self.config.grad_clip
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.pending.append(torch.stack([value.detach(), norm]))
+        self.diverged.copy_(torch.maximum(self.diverged, (~self.pending[-1].isfinite()).any()))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * lr_multiplier(step, self.config)
+        self.optimizer.step()
+        if self.after_step is not None:
+            self.after_step(self.model)
+        self.ema.update(self.model, step, skip=self.diverged)
+
+    def check(self) -> None:
+        """Wait for the device and move the losses of the last steps to `losses`.
+
+        Raises:
+            DivergedError: a loss or the norm of its gradient is not finite; it names the step.
+        """
+        for value, norm in torch.stack(self.pending).tolist() if self.pending else []:
+            for what, number in (("loss", value), ("gradient's norm", norm)):
+                if not math.isfinite(number):
+                    raise DivergedError(f"the {what} is {number} at step {len(self.losses)}; {ADVICE}")
+            self.losses.append(value)
+        self.pending.clear()
+
+    def save(self, path: str | Path) -> None:
+        """Check, and write everything to a file.
+
+        Raises:
+            DivergedError: as for `check`; nothing is written.
+        """
+        self.check()
+        tensors = {"generator": self.generator.get_state(), "losses": torch.tensor(self.losses, dtype=torch.float64)}
+        tensors |= {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"ema.{name}": value for name, value in self.ema.model.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        checkpoint.save(path, tensors, {"config": asdict(self.config)})
+
+    def resume(self, path: str | Path) -> None:
+        """Load everything from a file.
+
+        Raises:
+            ValueError: the file is broken, no checkpoint of a training, or of another configuration or model.
+        """
+        tensors, metadata = checkpoint.load(path)
+        if metadata.keys() != {"config"}:
+            raise ValueError(f"{path} is no checkpoint of a training; use another path")
+        for name, now in asdict(self.config).items():
+            before = metadata["config"].get(name)
+            if name != "steps" and before != now:
+                raise ValueError(f"{path} was trained with {name} {before}, not {now}; use another path")
+        try:
+            self.model.load_state_dict(_below("model.", tensors))
+            self.ema.model.load_state_dict(_below("ema.", tensors))
+        except RuntimeError as error:
+            raise ValueError(f"{path} belongs to another model: {error}") from error
+        state: dict[int, Batch] = {}
+        for key, value in _below("optimizer.", tensors).items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.generator.set_state(tensors["generator"])
+        self.losses = tensors["losses"].tolist()
+
+
 @dataclass
 class Trained:
-    """What training leaves: the averaged model and the loss of every step (those before a resume included)."""
+    """The averaged model and the loss of every step (those before a resume included)."""
 
     ema: nn.Module
     losses: list[float]
@@ -49,125 +185,81 @@ class Trained:
 def train(
     model: nn.Module,
     loss: Loss,
-    data: Batch,
+    data: Data,
     config: TrainConfig,
     *,
     path: str | Path | None = None,
     save_every: int = 500,
+    after_step: Callable[[nn.Module], None] | None = None,
 ) -> Trained:
     """Train `model` in place.
 
     Args:
-        model: on its device; `data` is moved there batch by batch.
-        loss: `loss(model, batch, generator)` → scalar; draws its noise from the CPU `generator`.
-        data: tensors of equal length N; a batch is drawn from them with replacement.
+        model: on its device; batches are moved there.
+        loss: `loss(model, batch, context)` → scalar; draws its noise from `context.generator`.
+        data: tensors of equal length N, whose rows are sampled with replacement; or a function
+            `data(generator)` → batch, whose random numbers all come from the generator.
         config: steps, batch size, rates, seed.
         path: checkpoint file. If it exists, training goes on from it, bit for bit as if it had never stopped (on
             one kind of machine).
         save_every: steps between checkpoints; the last step is always saved.
+        after_step: called with the model after each step of the optimizer, such as `CLIP.clamp_scale`.
 
     Raises:
-        ValueError: `data` is empty or ragged, or the checkpoint belongs to another configuration or model.
-        DivergedError: the loss or its gradient is not finite. The step is not taken; the checkpoint is the last one
-            saved.
+        ValueError: `data` is empty or ragged, or the checkpoint belongs to another configuration or model, or holds
+            more steps than `config.steps`.
+        DivergedError: the loss or its gradient is not finite. The model keeps the parameters of the last good step,
+            and the checkpoint is the last one saved. The error comes within 50 steps of the one that it names.
     """
-    n = _length(data)
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(config.seed)
-    ema = EMA(model, config.ema_decay)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    losses: list[float] = []
+    next_batch = data if callable(data) else sampled_from(data, config.batch_size)
+    stepper = Stepper(model, loss, config, after_step)
     if path is not None and Path(path).exists():
-        losses = _resume(path, model, ema, optimizer, generator, config)
-    model.train()
-    for step in (bar := tqdm(range(len(losses), config.steps), initial=len(losses), total=config.steps)):
-        chosen = torch.randint(n, (config.batch_size,), generator=generator)
-        value = loss(model, {name: tensor[chosen].to(device) for name, tensor in data.items()}, generator)
-        if not value.isfinite():
-            raise DivergedError(f"the loss is {value.item()} at step {step}; {ADVICE}")
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * rate_factor(step, config)
-        optimizer.zero_grad()
-        value.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if config.grad_clip is None else config.grad_clip)
-        if not norm.isfinite():
-            raise DivergedError(f"the gradient's norm is {norm.item()} at step {step}; {ADVICE}")
-        optimizer.step()
-        ema.update(model, step)
-        losses.append(value.item())
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{losses[-1]:.3f}")
-        if path is not None and ((step + 1) % save_every == 0 or step + 1 == config.steps):
-            _save(path, model, ema, optimizer, generator, config, losses)
-    return Trained(ema.model, losses)
+        stepper.resume(path)
+        if stepper.count > config.steps:
+            raise ValueError(f"{path} holds {stepper.count} steps, more than {config.steps}; use another path")
+    with tqdm(initial=stepper.count, total=config.steps) as bar:
+        while stepper.count < config.steps:
+            stepper.step(next_batch(stepper.generator))
+            bar.update()
+            if stepper.count % CHECK_EVERY == 0:
+                stepper.check()
+                bar.set_postfix(loss=f"{stepper.losses[-1]:.3f}")
+            if path is not None and (stepper.count % save_every == 0 or stepper.count == config.steps):
+                stepper.save(path)
+    stepper.check()
+    return Trained(stepper.ema.model, stepper.losses)
 
 
-def rate_factor(step: int, config: TrainConfig) -> float:
-    """What the learning rate is multiplied by at a step, counted from 0: a warm-up, then one or a slow decay.
-
-    Raises:
-        ValueError: no such decay.
+def lr_multiplier(step: int, config: TrainConfig) -> float:
+    """Factor of the learning rate at a step, counted from 0: linear warm-up, then constant or inverse square root.
 
     Source: Vaswani et al. 2017, section 5.3, whose rate is D^(−1/2)·warmup^(−1/2) at its highest.
     """
-    if config.decay not in ("none", "inverse_sqrt"):
-        raise ValueError(f"no decay {config.decay!r}; there are none and inverse_sqrt")
     warmup = max(1, config.warmup_steps)
     tail = 1.0 if config.decay == "none" else math.sqrt(warmup / (step + 1))
     return min((step + 1) / warmup, tail)  # (3.13)
 
 
-def _length(data: Batch) -> int:
+def sampled_from(data: Batch, batch_size: int) -> Callable[[torch.Generator], Batch]:
+    """A function `generator` → batch of rows sampled with replacement from tensors of equal length N.
+
+    Raises:
+        ValueError: there is no row, or the lengths differ.
+    """
     lengths = {name: len(tensor) for name, tensor in data.items()}
     if not lengths or min(lengths.values()) == 0:
         raise ValueError("the dataset is empty: there is nothing to train on")
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the tensors of a dataset must be equally long, got {lengths}")
-    return next(iter(lengths.values()))
+    n = next(iter(lengths.values()))
+    device = next(iter(data.values())).device
+
+    def batch(generator: torch.Generator) -> Batch:
+        rows = rng.randint(n, (batch_size,), generator, device)
+        return {name: tensor[rows] for name, tensor in data.items()}
+
+    return batch
 
 
-def _save(
-    path: str | Path,
-    model: nn.Module,
-    ema: EMA,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    config: TrainConfig,
-    losses: list[float],
-) -> None:
-    tensors = {"generator": generator.get_state(), "losses": torch.tensor(losses, dtype=torch.float64)}
-    tensors |= {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"ema.{name}": value for name, value in ema.model.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-    checkpoint.save(path, tensors, {"config": asdict(config)})
-
-
-def _resume(
-    path: str | Path,
-    model: nn.Module,
-    ema: EMA,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    config: TrainConfig,
-) -> list[float]:
-    """Load a checkpoint into everything; return the losses so far."""
-    tensors, metadata = checkpoint.load(path)
-    for name, now in asdict(config).items():
-        if name != "steps" and metadata["config"][name] != now:
-            raise ValueError(f"{path} was trained with {name} {metadata['config'][name]}, not {now}; use another path")
-    try:
-        for prefix, module in (("model.", model), ("ema.", ema.model)):
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    except RuntimeError as error:
-        raise ValueError(f"{path} belongs to another model: {error}") from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    generator.set_state(tensors["generator"])
-    return tensors["losses"].tolist()
+def _below(prefix: str, tensors: Batch) -> Batch:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

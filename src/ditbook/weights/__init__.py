@@ -1,55 +1,94 @@
 """Trained weights that ship with the package, loaded by name.
 
-`names()` lists them; `python tools/train_weights.py` makes them from the recipes (`*.toml`) beside them.
+`names()` lists them; `ditbook train NAME` makes one again from its recipe (`NAME.toml`) beside it. In place of a name
+every function takes the path of a file that ends in `.safetensors`, such as that command writes.
 """
 
-from importlib import resources
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ditbook.judges.scene_reader import ClassifierConfig, SceneClassifier
-from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
-from ditbook.models.clip import CLIP, CLIPConfig
-from ditbook.models.dit import DiT, DiTConfig
-from ditbook.models.seq2seq import Seq2Seq, Seq2SeqConfig
-from ditbook.models.transformer import Transformer, TransformerConfig
-from ditbook.models.unet import UNet, UNetConfig
 from ditbook.weights import checkpoint
 
-FAMILIES: dict[str, tuple[type, type]] = {
-    "autoencoder": (Autoencoder, AutoencoderConfig),
-    "classifier": (SceneClassifier, ClassifierConfig),
-    "clip": (CLIP, CLIPConfig),
-    "dit": (DiT, DiTConfig),
-    "seq2seq": (Seq2Seq, Seq2SeqConfig),
-    "transformer": (Transformer, TransformerConfig),
-    "unet": (UNet, UNetConfig),
+# family: module and class of the model; the class of its config is named after it
+FAMILIES = {
+    "autoencoder": ("ditbook.models.autoencoder", "Autoencoder"),
+    "clip": ("ditbook.models.clip", "CLIP"),
+    "dit": ("ditbook.models.dit", "DiT"),
+    "scene-reader": ("ditbook.judges.scene_reader", "SceneReader"),
+    "seq2seq": ("ditbook.models.seq2seq", "Seq2Seq"),
+    "transformer": ("ditbook.models.transformer", "Transformer"),
+    "unet": ("ditbook.models.unet", "UNet"),
 }
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a weight file holds."""
+
+    name: str
+    bytes: int
+    parameters: int
+    metric: dict[str, float]
+    description: str
 
 
 def names() -> list[str]:
     """The names that `load` knows."""
     files = resources.files(__name__).iterdir()
-    return sorted(Path(file.name).stem for file in files if file.name.endswith(".safetensors"))
+    return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
 
 
 def build(family: str, config: dict[str, Any]) -> nn.Module:
-    """A model with fresh weights.
+    """A model with fresh parameters.
+
+    Args:
+        family: one of `FAMILIES`.
+        config: fields of the model's config, by name.
 
     Raises:
-        ValueError: no such family.
+        ValueError: no such family, or the config has other fields or values that do not fit.
     """
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"no family of models {family!r}; there are {', '.join(FAMILIES)}")
-    make, configure = FAMILIES[family]
-    return make(configure(**config))
+    module, name = FAMILIES[family]
+    model, configure = (getattr(import_module(module), cls) for cls in (name, f"{name}Config"))
+    try:
+        return model(configure(**config))
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be built from {config}: {error}") from error
 
 
 def metadata(name: str) -> dict[str, Any]:
-    """Recipe, steps, seed, data, metric and package version of the weights `name`."""
-    return checkpoint.load(_path(name))[1]
+    """Recipe, steps, seed, data, metric and package version of the weights `name`; the tensors are not read.
+
+    Raises:
+        ValueError: no such weights, or the file is broken.
+    """
+    with _file(name) as path:
+        return checkpoint.metadata(path)
+
+
+def summary(name: str) -> Summary:
+    """Size, metric and purpose of the weights `name`; the tensors are not read.
+
+    Raises:
+        ValueError: as for `metadata`.
+    """
+    with _file(name) as path:
+        about = checkpoint.metadata(path)
+        return Summary(
+            name=name,
+            bytes=path.stat().st_size,
+            parameters=checkpoint.count(path),
+            metric=about["metric"],
+            description=about["description"],
+        )
 
 
 def load(name: str) -> Any:
@@ -58,16 +97,25 @@ def load(name: str) -> Any:
     >>> model = load("dit-digits")
 
     Raises:
-        ValueError: no such weights, or the file is broken.
+        ValueError: no such weights, or the file is broken; the message names the file and the fault.
+        FileNotFoundError: no file at the given path.
     """
-    tensors, meta = checkpoint.load(_path(name))
-    model = build(meta["family"], meta["model"])
-    model.load_state_dict(tensors)
+    with _file(name) as path:
+        tensors, about = checkpoint.load(path)
+    try:
+        model = build(about["family"], about["model"])
+        model.load_state_dict(tensors)
+    except KeyError as error:
+        raise ValueError(f"{path} holds no model: its metadata lacks {error}") from error
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the model that its metadata names: {error}") from error
     return model.eval().requires_grad_(False)
 
 
-def _path(name: str) -> Path:
+def _file(name: str) -> AbstractContextManager[Path]:
+    """The file while it is in use: from a zipped package it is a temporary copy."""
+    if name.endswith(SUFFIX):
+        return nullcontext(Path(name))
     if name not in names():
         raise ValueError(f"no weights named {name!r}; there are {', '.join(names())}")
-    with resources.as_file(resources.files(__name__) / f"{name}.safetensors") as path:
-        return path
+    return resources.as_file(resources.files(__name__) / f"{name}{SUFFIX}")

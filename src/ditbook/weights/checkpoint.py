@@ -1,11 +1,18 @@
-"""Files of tensors: safetensors, written whole or not at all, with what they are in their metadata."""
+"""Files of tensors: safetensors, written whole or not at all, that describe themselves and notice damage.
 
+The header of a file holds its format, the caller's metadata as JSON, and two SHA-256 sums: of that JSON, and of the
+names, types, shapes and bytes of the tensors.
+"""
+
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,12 +31,11 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial{os.getpid()}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(dict(metadata), sort_keys=True)
+    header = {"format": FORMAT, "ditbook": text, "sha256": _sum_of(tensors), "metadata sha256": _sum_of_text(text)}
     try:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            partial,
-            {"format": FORMAT, "ditbook": json.dumps(dict(metadata), sort_keys=True)},
-        )
+        save_file(tensors, partial, header)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -40,16 +46,60 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is truncated, not safetensors, or not written by this package.
+        ValueError: the file is truncated, not safetensors, not written by this package, or damaged.
     """
-    path = Path(path)
-    if not path.is_file():
+    with _opened(path) as (file, header):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _sum_of(tensors) != header.get("sha256"):
+            raise ValueError(f"{path} is damaged: its tensors are not those that were written (SHA-256 differs)")
+        return tensors, json.loads(header["ditbook"])
+
+
+def metadata(path: str | Path) -> dict[str, Any]:
+    """Read the metadata alone, in a time that does not depend on the tensors.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `load`; damaged tensors are not noticed.
+    """
+    with _opened(path) as (_, header):
+        return json.loads(header["ditbook"])
+
+
+def count(path: str | Path) -> int:
+    """Number of values of all tensors, without reading them.
+
+    Raises:
+        FileNotFoundError, ValueError: as for `metadata`.
+    """
+    with _opened(path) as (file, _):
+        return sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """The open file and its header, whose metadata is as it was written."""
+    if not Path(path).is_file():
         raise FileNotFoundError(f"no weight file at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
                 raise ValueError(f"{path} was not written by ditbook: its metadata lacks format {FORMAT!r}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata["ditbook"])  # noqa: SIM118
+            if _sum_of_text(header.get("ditbook", "")) != header.get("metadata sha256"):
+                raise ValueError(f"{path} is damaged: its metadata is not what was written (SHA-256 differs)")
+            yield file, header
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
+
+
+def _sum_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sum_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

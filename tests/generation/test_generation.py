@@ -11,18 +11,6 @@ from ditbook import generation, rng
 BOS, EOS, V = 0, 1, 4
 
 
-def table_model(seed, batch=1):
-    """The next token depends on the last one and on all before it, through a sum in the state."""
-    tables = torch.randn(batch, 8, V, V, generator=torch.Generator().manual_seed(seed)) * 2
-    tables[:, :, :, BOS] = -30  # never written
-
-    def step(token, state):
-        history = (3 * state["history"] + token) % 8
-        return state["table"][torch.arange(len(token)), history, token], {**state, "history": history}
-
-    return step, {"table": tables, "history": torch.zeros(batch, dtype=torch.long)}
-
-
 def log_probability(step, state, sentence):
     total, token = 0.0, torch.tensor([BOS])
     for word in sentence:
@@ -47,7 +35,7 @@ def trimmed(tokens):
 
 @pytest.mark.equation("2.8", of="ditbook.generation.beam", against="all sentences of a small language, listed")
 @pytest.mark.parametrize("seed", range(12))
-def test_a_beam_as_wide_as_the_tree_finds_the_best_sentence(seed):
+def test_a_beam_as_wide_as_the_tree_finds_the_best_sentence(table_model, seed):
     step, state = table_model(seed)
     best = max(sentences(5), key=lambda words: log_probability(step, state, words))
     tokens, score = generation.beam(step, state, first=BOS, eos=EOS, max_length=5, width=40)
@@ -56,7 +44,7 @@ def test_a_beam_as_wide_as_the_tree_finds_the_best_sentence(seed):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_length_penalty_compares_by_the_mean(seed):
+def test_a_length_penalty_compares_by_the_mean(table_model, seed):
     step, state = table_model(seed)
     ended = [words for words in sentences(5) if words[-1] == EOS]
     best = max(ended, key=lambda words: log_probability(step, state, words) / len(words))
@@ -83,7 +71,7 @@ def plain_beam(step, state, longest, width, penalty):
 
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("width", [2, 3])
-def test_a_narrow_beam_is_the_plain_one(width, penalty):
+def test_a_narrow_beam_is_the_plain_one(table_model, width, penalty):
     for seed in range(24):
         step, state = table_model(seed)
         words, total = plain_beam(step, state, 5, width, penalty)
@@ -95,7 +83,7 @@ def test_a_narrow_beam_is_the_plain_one(width, penalty):
             assert score.item() == pytest.approx(total, abs=1e-4)
 
 
-def test_greedy_takes_the_best_token_and_a_beam_of_one_is_greedy():
+def test_greedy_takes_the_best_token_and_a_beam_of_one_is_greedy(table_model):
     different = 0
     for seed in range(30):
         step, state = table_model(seed)
@@ -113,7 +101,7 @@ def test_greedy_takes_the_best_token_and_a_beam_of_one_is_greedy():
     assert different > 0  # there are sentences that greed does not find
 
 
-def test_sentences_of_a_batch_do_not_disturb_each_other():
+def test_sentences_of_a_batch_do_not_disturb_each_other(table_model):
     step, state = table_model(3, batch=5)
     greedy = generation.greedy(step, state, first=BOS, eos=EOS, max_length=5)
     beams, scores = generation.beam(step, state, first=BOS, eos=EOS, max_length=5, width=3)
@@ -216,7 +204,7 @@ def test_extreme_logits_and_temperatures():
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_samples_have_the_probabilities_of_all_texts(cut):
+def test_samples_have_the_probabilities_of_all_texts(table_model, cut):
     step, state = table_model(1)
     n, longest = 20_000, 3
     wanted, going = {}, {(): (1.0, state, torch.tensor([BOS]))}
@@ -253,7 +241,7 @@ def test_uniform_numbers_are_mapped_to_tokens_by_the_cumulative_distribution():
     assert counts.tolist() == [0, 25_000, 0, 50_000, 25_000, 0]
 
 
-def test_temperature_towards_zero_and_one_token_are_greedy():
+def test_temperature_towards_zero_and_one_token_are_greedy(table_model):
     for seed in range(10):
         step, state = table_model(seed, batch=3)
         options = {"first": BOS, "eos": EOS, "max_length": 5}
@@ -263,7 +251,7 @@ def test_temperature_towards_zero_and_one_token_are_greedy():
             assert torch.equal(generation.sample(step, state, generator=generator, **cut, **options), greedy)
 
 
-def test_a_seed_is_a_text_and_the_generator_does_not_see_where_texts_end():
+def test_a_seed_is_a_text_and_the_generator_does_not_see_where_texts_end(table_model):
     step, state = table_model(2, batch=4)
     options = {"first": BOS, "eos": EOS}
     one, other = (torch.Generator().manual_seed(5) for _ in range(2))
@@ -274,7 +262,7 @@ def test_a_seed_is_a_text_and_the_generator_does_not_see_where_texts_end():
     assert torch.equal(one.get_state(), third.get_state())
 
 
-def test_checking_now_and_then_for_the_end_changes_nothing(monkeypatch):
+def test_checking_now_and_then_for_the_end_changes_nothing(table_model, monkeypatch):
     """As on an accelerator, which each check would stall."""
     step, state = table_model(2, batch=4)
     options = {"first": BOS, "eos": EOS, "max_length": 40}
@@ -288,100 +276,3 @@ def test_checking_now_and_then_for_the_end_changes_nothing(monkeypatch):
     monkeypatch.setattr(generation, "_all_ended", lambda ended, place: place % 16 == 15 and bool(ended.all()))
     for one, other in zip(run(), always, strict=True):
         assert torch.equal(one, other)
-
-
-class Cache:
-    """Grows in place, as a cache of keys and values does."""
-
-    def __init__(self, tokens):
-        self.tokens = tokens  # (B, T)
-
-    def extend(self, token):
-        self.tokens = torch.cat([self.tokens, token[:, None]], dim=1)
-        return self.tokens
-
-    def select(self, rows):
-        return Cache(self.tokens[rows])
-
-
-def cached(table):
-    """The model of `table_model`, its history in a cache and its table in a tuple of two parts."""
-
-    def step(token, state):
-        cache, table = state["layers"]
-        history = 0
-        for past in cache.extend(token).unbind(1):
-            history = (3 * history + past) % 8
-        return torch.cat(table, dim=1)[torch.arange(len(token)), history, token], state
-
-    empty = torch.zeros(len(table), 0, dtype=torch.long)
-    return step, {"layers": [Cache(empty), (table[:, :3], table[:, 3:])]}
-
-
-def test_states_are_nested_and_a_cache_does_not_grow_for_the_caller():
-    plain = table_model(4, batch=3)
-    nested = cached(plain[1]["table"])
-    options = {"first": torch.tensor([BOS, 2, 3]), "eos": EOS, "max_length": 6}
-    for _ in range(2):  # the second time from the same state
-        texts = [
-            (
-                generation.greedy(*model, **options),
-                generation.sample(*model, generator=torch.Generator().manual_seed(0), **options),
-                *generation.beam(*model, width=3, **options),
-            )
-            for model in (plain, nested)
-        ]
-        for one, other in zip(*texts, strict=True):
-            assert torch.equal(one, other)
-        assert nested[1]["layers"][0].tokens.shape == (3, 0)
-
-
-def test_select_takes_rows_of_every_part():
-    a, b = torch.arange(6).view(3, 2), torch.arange(3)
-    got = generation.select({"a": [a, (b,)], "cache": Cache(a)}, torch.tensor([2, 0, 2]))
-    assert got["a"][0].tolist() == [[4, 5], [0, 1], [4, 5]]
-    assert isinstance(got["a"][1], tuple)
-    assert got["a"][1][0].tolist() == [2, 0, 2]
-    assert got["cache"].tokens.tolist() == [[4, 5], [0, 1], [4, 5]]
-    with pytest.raises(ValueError, match="not <class 'int'>"):
-        generation.select({"a": 3}, torch.tensor([0]))
-
-
-def test_writing_runs_on_the_meta_device():
-    def step(token, state):
-        return torch.zeros(len(token), V, device="meta"), state
-
-    state = [torch.zeros(2, 3, device="meta")]
-    options = {"first": BOS, "eos": EOS, "max_length": 20}
-    generator = torch.Generator().manual_seed(0)
-    texts = (
-        generation.greedy(step, state, **options),
-        generation.sample(step, state, generator=generator, top_k=2, top_p=0.9, **options),
-        generation.beam(step, state, width=3, **options)[0],
-    )
-    for text in texts:
-        assert text.shape == (2, 20)
-        assert text.device.type == "meta"
-
-
-def test_bad_input_is_refused():
-    step, state = table_model(0)
-    options = {"first": BOS, "eos": EOS, "max_length": 5}
-    with pytest.raises(ValueError, match="at least 1 wide, not 0"):
-        generation.beam(step, state, width=0, **options)
-    generator = torch.Generator().manual_seed(0)
-    for name, bad, message in (
-        ("temperature", 0, "must be positive and finite, not 0; for temperature 0 call greedy"),
-        ("temperature", -1.0, "must be positive and finite, not -1.0"),
-        ("temperature", math.nan, "must be positive and finite, not nan"),
-        ("temperature", math.inf, "must be positive and finite, not inf"),
-        ("top_k", 0, "must be at least 1, not 0"),
-        ("top_p", 0.0, "must be above 0 and at most 1, not 0.0"),
-        ("top_p", 1.1, "must be above 0 and at most 1, not 1.1"),
-    ):
-        with pytest.raises(ValueError, match=f"{name} {message}"):
-            generation.sample(step, state, generator=generator, **{name: bad}, **options)
-    with pytest.raises(ValueError, match="max_length must be at least 1, not 0"):
-        generation.greedy(step, state, first=BOS, max_length=0)
-    with pytest.raises(ValueError, match=r"pass `first` as a tensor \(B,\)"):
-        generation.greedy(step, [Cache(torch.zeros(1, 0))], first=BOS, max_length=3)

@@ -1,0 +1,169 @@
+"""From the name of trained weights to images.
+
+>>> from ditbook import pipeline, plotting
+>>> images = pipeline.load("dit-shapes-latent").sample(labels=["red circle", "blue star"], guidance_scale=3.0)
+>>> plotting.grid(images)
+
+Letters: `N` images, `C H W` channels, height, width.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ditbook import rng, weights
+from ditbook.data import shapes
+from ditbook.diffusion import samplers, schedules
+from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization
+from ditbook.diffusion.guidance import ClassifierFreeGuidance, null_condition
+from ditbook.models.autoencoder import Autoencoder
+from ditbook.models.dit import DiT
+from ditbook.models.unet import UNet
+
+DIGITS = tuple("0123456789")
+SHAPES = tuple(" ".join(pair) for pair in shapes.PAIRS)
+LABELS = {"digits": DIGITS, "scenes": SHAPES}  # names of the classes, by the task that a recipe names
+SCHEDULES = {"linear": schedules.linear, "scaled_linear": schedules.scaled_linear, "cosine": schedules.cosine}
+
+Label = str | int | None
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A generator of images.
+
+    Args:
+        model: in evaluation mode.
+        diffusion: the process that it was trained on, with what it predicts.
+        labels: names of its classes, in their order; none for a model without classes.
+        autoencoder: decodes what the model generates, if that is a latent.
+    """
+
+    model: DiT | UNet
+    diffusion: GaussianDiffusion
+    labels: tuple[str, ...] = ()
+    autoencoder: Autoencoder | None = None
+
+    def sample(
+        self,
+        labels: Sequence[Label] | None = None,
+        *,
+        count: int | None = None,
+        guidance_scale: float = 1.0,
+        steps: int = 50,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> Tensor:
+        """Generate images by DDIM.
+
+        Args:
+            labels: for each image the name or number of its class, or None for no class.
+            count: number of images, for a model without classes.
+            guidance_scale: of classifier-free guidance; 1 is none.
+            steps: calls of the model, each for all images.
+            seed: of the noise; the same seed gives the same images.
+            progress: show a bar.
+
+        Returns:
+            (N, C, H, W) in [−1, 1].
+
+        Raises:
+            ValueError: no image, an unknown label, labels or guidance for a model without classes, or a value out of
+                range.
+        """
+        if not 0 <= guidance_scale < math.inf:
+            raise ValueError(f"guidance_scale must be 0 or more, and finite, got {guidance_scale}")
+        if not 2 <= steps <= self.diffusion.num_steps:
+            raise ValueError(f"steps must lie in 2 to {self.diffusion.num_steps}, got {steps}")
+        n, condition = self._condition(labels, count, guidance_scale)
+        config, parameter = self.model.config, next(self.model.parameters())
+        shape = (n, config.channels, config.size, config.size)
+        noise = rng.randn(shape, torch.Generator().manual_seed(seed), like=parameter)
+        condition = {name: rng.moved(tensor, parameter.device) for name, tensor in condition.items()}
+        guided = self.model if guidance_scale == 1 else ClassifierFreeGuidance(self.model, guidance_scale)
+        clip = 1.0 if self.autoencoder is None else None
+        process = self.diffusion.respace(steps)
+        x = samplers.sample(guided, noise, process, clip=clip, progress=progress, **condition)
+        if self.autoencoder is not None:
+            with torch.no_grad():
+                x = self.autoencoder.from_latents(x)
+        return x.clamp(-1, 1)
+
+    def _condition(
+        self, labels: Sequence[Label] | None, count: int | None, guidance_scale: float
+    ) -> tuple[int, dict[str, Any]]:
+        """Number of images, and what the model is conditioned on."""
+        if not self.labels:
+            if labels is not None or guidance_scale != 1:
+                raise ValueError("this model has no classes: pass count, and neither labels nor guidance_scale")
+            if count is None or count < 1:
+                raise ValueError(f"this model has no classes: count must be a positive number of images, got {count}")
+            return count, {}
+        if isinstance(labels, str) or not labels or count is not None:
+            raise ValueError(f"labels must be a list with one label for each image: {_listed(self.labels)}, or None")
+        numbers = [self._number(label) for label in labels]
+        y = torch.tensor([0 if number is None else number for number in numbers])
+        without = torch.tensor([number is None for number in numbers])
+        return len(y), {"y": torch.where(without, null_condition(self.model, {"y": y})["y"], y)}
+
+    def _number(self, label: Label) -> int | None:
+        if isinstance(label, str) and label in self.labels:
+            return self.labels.index(label)
+        if label is None or (isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.labels)):
+            return label
+        raise ValueError(f"no label {label!r}; there are {_listed(self.labels)}")
+
+
+def load(name: str, device: str | torch.device = "cpu") -> Pipeline:
+    """The pipeline of trained weights, made by their metadata.
+
+    Args:
+        name: one of `names()`, or the path of a weight file.
+        device: where the images are made.
+
+    Raises:
+        ValueError: no such weights, or not a generator of images.
+    """
+    about = weights.metadata(name)
+    if about.get("task") not in LABELS:
+        raise ValueError(f"{name} does not generate images; those that do are {', '.join(names())}")
+    model = weights.load(name).to(device)
+    diffusion = process(model, about.get("predicts", "eps"), about["schedule"])
+    labels = LABELS[about["task"]] if conditional(model) else ()
+    autoencoder = weights.load(about["latents_of"]).to(device) if "latents_of" in about else None
+    return Pipeline(model, diffusion, labels, autoencoder)
+
+
+def names() -> list[str]:
+    """The shipped weights that generate images."""
+    return [name for name in weights.names() if weights.metadata(name)["task"] in LABELS]
+
+
+def conditional(model: DiT | UNet) -> bool:
+    """Whether a model takes a condition, and has a null condition."""
+    return hasattr(model, "null_condition")
+
+
+def process(model: DiT | UNet, predicts: Parameterization = "eps", schedule: str = "linear") -> GaussianDiffusion:
+    """The process of 1,000 steps that a model is trained on.
+
+    Raises:
+        ValueError: no such schedule or parameterization.
+    """
+    return _process(predicts, schedule, getattr(model.config, "learn_sigma", False))
+
+
+@cache
+def _process(predicts: Parameterization, schedule: str, learn_sigma: bool) -> GaussianDiffusion:
+    if schedule not in SCHEDULES:
+        raise ValueError(f"no schedule {schedule!r}; there are {', '.join(SCHEDULES)}")
+    return GaussianDiffusion(SCHEDULES[schedule](), predicts=predicts, learn_sigma=learn_sigma)
+
+
+def _listed(labels: tuple[str, ...]) -> str:
+    return f"{', '.join(labels)} (or their numbers, 0 to {len(labels) - 1})"

@@ -1,0 +1,150 @@
+"""Recipes: the files from which the shipped weights are trained, `weights/NAME.toml`.
+
+A recipe holds what is listed in `KEYS`, the keys of its task, and the tables `model` and `training`.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ditbook import __version__, weights
+from ditbook.training.loop import TrainConfig
+from ditbook.training.loop import train as train_model
+from ditbook.training.tasks import Task
+from ditbook.training.tasks.autoencoder import Reconstruct
+from ditbook.training.tasks.captions import Captions
+from ditbook.training.tasks.clip import MatchCaptions
+from ditbook.training.tasks.digits import Digits
+from ditbook.training.tasks.scene_reader import ReadScenes
+from ditbook.training.tasks.scenes import Scenes
+from ditbook.weights import checkpoint
+
+TASKS: dict[str, type[Task]] = {
+    "autoencoder": Reconstruct,
+    "captions": Captions,
+    "clip": MatchCaptions,
+    "digits": Digits,
+    "scene-reader": ReadScenes,
+    "scenes": Scenes,
+}
+KEYS = ("description", "family", "task", "data", "dtype", "model", "training")
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a weight file is made."""
+
+    name: str
+    table: Mapping[str, Any]  # the whole file; it becomes the metadata of the weights
+    task: Task
+    training: TrainConfig
+    dtype: torch.dtype  # of the stored tensors
+
+
+def names() -> list[str]:
+    """The names that `load` knows."""
+    files = resources.files(weights).iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def load(name: str) -> Recipe:
+    """The recipe of the shipped weights `name`.
+
+    Raises:
+        ValueError: no such recipe.
+    """
+    if name not in names():
+        raise ValueError(f"no recipe named {name!r}; there are {', '.join(names())}")
+    return parse(name, tomllib.loads((resources.files(weights) / f"{name}.toml").read_text(encoding="utf-8")))
+
+
+def parse(name: str, table: Mapping[str, Any]) -> Recipe:
+    """Check a recipe's table.
+
+    Raises:
+        ValueError: a key is missing or unknown, or a value out of range; the message names the recipe and the key.
+    """
+    missing = [key for key in KEYS if key not in table]
+    if missing:
+        raise ValueError(f"recipe {name} lacks {', '.join(missing)}")
+    if table["task"] not in TASKS:
+        raise ValueError(f"recipe {name} has the unknown task {table['task']!r}; there are {', '.join(TASKS)}")
+    if table["dtype"] not in DTYPES:
+        raise ValueError(f"recipe {name} has the unknown dtype {table['dtype']!r}; there are {', '.join(DTYPES)}")
+    own = {key: value for key, value in table.items() if key not in KEYS}
+    return Recipe(
+        name=name,
+        table=table,
+        task=_filled(TASKS[table["task"]], own, f"recipe {name}"),
+        training=_filled(TrainConfig, table["training"], f"recipe {name}, training"),
+        dtype=DTYPES[table["dtype"]],
+    )
+
+
+def train(
+    name: str,
+    *,
+    device: str | torch.device = "cpu",
+    steps: int | None = None,
+    out: str | Path | None = None,
+    runs: str | Path = "runs",
+) -> dict[str, float]:
+    """Train the weights `name` and write them to a file, as a whole or not at all.
+
+    Args:
+        device: where the model is trained; it is measured on the CPU.
+        steps: in place of the recipe's; then the metadata of the file have a `note`.
+        out: the file, by default NAME.safetensors in the working directory.
+        runs: folder of the checkpoint NAME.safetensors, from which a run that was stopped goes on.
+
+    Returns:
+        The metric.
+
+    Raises:
+        ValueError: no such recipe or device, or a checkpoint that does not fit.
+        DivergedError: the training diverged.
+    """
+    recipe = load(name)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {device!r} here: {error}") from error
+    config = recipe.training if steps is None else replace(recipe.training, steps=steps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = weights.build(recipe.table["family"], recipe.table["model"]).to(device)
+    path = Path(runs) / f"{name}.safetensors"
+    trained = train_model(
+        model, recipe.task.loss, recipe.task.data(), config, path=path, after_step=recipe.task.after_step
+    )
+    stored = trained.ema.cpu().to(recipe.dtype).float().eval()  # what will be read back
+    table = {**recipe.table, "training": {**recipe.table["training"], "steps": config.steps}}
+    if config.steps != recipe.training.steps:
+        table["note"] = f"{config.steps:,} of the recipe's {recipe.training.steps:,} steps"
+    metric = recipe.task.evaluate(stored)
+    tensors = {key: value.to(recipe.dtype) for key, value in stored.state_dict().items()}
+    metadata = table | {"metric": metric, "version": __version__}
+    checkpoint.save(f"{name}.safetensors" if out is None else out, tensors, metadata)
+    return metric
+
+
+def _filled(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """An instance of a dataclass with the given fields."""
+    known = {field.name: field.default is MISSING for field in fields(cls)}  # type: ignore[arg-type]
+    missing = [key for key, needed in known.items() if needed and key not in values]
+    unknown = [key for key in values if key not in known]
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    if unknown:
+        raise ValueError(f"{where} has the unknown keys {', '.join(unknown)}; there are {', '.join(known)}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error

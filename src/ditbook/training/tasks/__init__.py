@@ -1,0 +1,32 @@
+"""What weights are trained on, by which loss, and how the trained model is measured: one class for each kind.
+
+A task is a frozen dataclass whose fields are the keys of its recipes. It moves nothing to a device: `train` does.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+from torch import Tensor, nn
+
+from ditbook.training.loop import Batch, Context
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Task(ABC, Generic[M]):
+    """Data, loss and metric of a kind of recipe, for models of type M."""
+
+    @abstractmethod
+    def data(self) -> Batch:
+        """All the data to train on: tensors of equal length on the CPU."""
+
+    @abstractmethod
+    def loss(self, model: M, batch: Batch, context: Context) -> Tensor:
+        """The loss of a batch, a scalar."""
+
+    @abstractmethod
+    def evaluate(self, model: M) -> dict[str, float]:
+        """Metrics of a trained model on the CPU, by name, on data that it was not trained on."""
+
+    def after_step(self, model: M) -> None:
+        """Project parameters into their range after a step of the optimizer; by default nothing."""

@@ -1,0 +1,73 @@
+"""Diffusion of one thing of the shapes world by color and shape: in latents of an autoencoder, or in pixels."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ditbook import data, pipeline, weights
+from ditbook.data import shapes
+from ditbook.data.drawing import render
+from ditbook.diffusion.gaussian import Parameterization
+from ditbook.diffusion.losses import denoising_loss
+from ditbook.judges.scene_reader import SceneReader
+from ditbook.models.autoencoder import Autoencoder
+from ditbook.models.dit import DiT
+from ditbook.training.loop import Batch, Context
+from ditbook.training.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenes(Task[DiT]):
+    """Denoise images of one thing, given the class of its color and shape."""
+
+    layouts: int
+    latents_of: str | None = None  # the weights of an autoencoder; without it the model works on pixels
+    predicts: Parameterization = "eps"
+    schedule: str = "linear"
+
+    @cached_property
+    def autoencoder(self) -> Autoencoder | None:
+        """The autoencoder whose latents are modeled."""
+        return None if self.latents_of is None else weights.load(self.latents_of)
+
+    def data(self) -> Batch:
+        """Classes, and images or the means and standard deviations of their latents."""
+        layouts = shapes.sample(self.layouts, torch.Generator().manual_seed(0), things=1)
+        batch = {"label": shapes.labels(layouts)}
+        images = torch.from_numpy(render(layouts))
+        if self.autoencoder is None:
+            return batch | {"image": images}
+        with torch.no_grad():
+            parts = [self.autoencoder.encode(data.to_float(part)) for part in images.split(200)]
+        mean, std = (torch.cat(part) for part in zip(*parts, strict=True))
+        return batch | {"mean": mean, "std": std}
+
+    def loss(self, model: DiT, batch: Batch, context: Context) -> Tensor:
+        """The denoising loss of images, or of latents that are sampled anew in each step."""
+        if self.autoencoder is None:
+            x = data.to_float(batch["image"])
+        else:
+            x = self.autoencoder.scaled_latents(batch["mean"], batch["std"], context.generator)
+        diffusion = pipeline.process(model, self.predicts, self.schedule)
+        dropout = model.config.label_dropout
+        return denoising_loss(model, diffusion, x, context.generator, dropout=dropout, y=batch["label"])
+
+    def evaluate(self, model: DiT) -> dict[str, float]:
+        """Fraction of samples of all 64 classes, ten of each, that show their class."""
+        labels = torch.arange(64).repeat_interleave(10).tolist()
+        diffusion = pipeline.process(model, self.predicts, self.schedule)
+        generator = pipeline.Pipeline(model, diffusion, pipeline.SHAPES, self.autoencoder)
+        images = generator.sample(labels, guidance_scale=2.0, steps=50, seed=2)
+        return {"fraction of 640 images that show their label": round(accuracy_of_samples(images, labels), 4)}
+
+
+def accuracy_of_samples(images: Tensor, labels: list[int]) -> float:
+    """Fraction of images in which the scene reader finds one thing, and it is of the label's class."""
+    reader: SceneReader = weights.load("scene-reader")
+    right = [
+        len(things) == 1 and (things[0][0].colour, things[0][0].shape) == shapes.PAIRS[label]
+        for things, label in zip(reader.read(images), labels, strict=True)
+    ]
+    return sum(right) / len(right)

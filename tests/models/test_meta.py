@@ -1,0 +1,106 @@
+"""Every model runs on the meta device, where no number can be looked at, and on a GPU where there is one."""
+
+import pytest
+import torch
+
+from ditbook.judges.scene_reader import SceneReader, SceneReaderConfig
+from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
+from ditbook.models.clip import CLIP, CLIPConfig, class_vectors
+from ditbook.models.dit import BLOCKS, DiT, DiTConfig
+from ditbook.models.rnn import LanguageModel, LanguageModelConfig
+from ditbook.models.seq2seq import KINDS, Seq2Seq, Seq2SeqConfig
+from ditbook.models.transformer import Transformer, TransformerConfig
+from ditbook.models.unet import UNet, UNetConfig
+from ditbook.models.vit import ViT, ViTConfig
+
+CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+devices = pytest.mark.parametrize("device", ["meta", CUDA])
+B = 2
+ENCODER_DECODERS = {
+    "transformer": lambda: Transformer(TransformerConfig(source=11, target=9, width=12, heads=3)),
+    "post-norm": lambda: Transformer(TransformerConfig(source=11, target=9, width=12, heads=3, pre_norm=False)),
+    **{kind: lambda kind=kind: Seq2Seq(Seq2SeqConfig(source=11, target=9, width=12, attention=kind)) for kind in KINDS},
+}
+
+
+def tokens(device, length, vocabulary=9):
+    return torch.arange(B * length, device=device).view(B, length) % vocabulary
+
+
+def on(value, device):
+    assert value.device.type == device
+    return value.shape
+
+
+@devices
+@pytest.mark.parametrize("block", BLOCKS)
+def test_dit(device, block):
+    model = DiT(DiTConfig(size=8, channels=3, width=16, depth=1, heads=2, num_classes=5, block=block)).to(device)
+    t, y = torch.zeros(B, dtype=torch.long, device=device), torch.ones(B, dtype=torch.long, device=device)
+    x = torch.zeros(B, 3, 8, 8, device=device)
+    assert on(model(x, t, y), device) == (B, 6, 8, 8)
+    assert on(model(x, t, **model.null_condition(y)), device) == (B, 6, 8, 8)
+
+
+@devices
+def test_unet(device):
+    x, t = torch.zeros(B, 1, 8, 8, device=device), torch.zeros(B, dtype=torch.long, device=device)
+    assert on(UNet(UNetConfig()).to(device)(x, t), device) == x.shape
+
+
+@devices
+def test_autoencoder_with_a_generator_on_the_cpu(device):
+    model, x = (
+        Autoencoder(AutoencoderConfig(widths=(8, 16), groups=4)).to(device),
+        torch.zeros(B, 3, 8, 8, device=device),
+    )
+    z = model.to_latents(x, torch.Generator().manual_seed(0))
+    assert on(z, device) == (B, 4, 4, 4)
+    assert on(model.from_latents(z), device) == x.shape
+
+
+@devices
+def test_vit(device):
+    config = ViTConfig(size=12, patch=4, width=24, depth=2, heads=3, num_classes=7)
+    model, x = ViT(config).to(device), torch.zeros(B, 3, 12, 12, device=device)
+    assert on(model(x), device) == (B, 7)
+    assert on(model.attention_maps(x), device) == (B, 2, 3, 10, 10)
+
+
+@devices
+def test_clip(device):
+    config = CLIPConfig(
+        size=12, patch=4, width=24, depth=1, heads=3, vocabulary=40, context=9, text_width=16, text_depth=1, joint=10
+    )
+    model, words = CLIP(config).to(device), tokens(device, 6, 40)
+    assert on(model(torch.zeros(B, 3, 12, 12, device=device), words), device) == (B, B)
+    assert on(class_vectors(model, words[None], torch.ones(1, B, dtype=torch.long, device=device)), device) == (1, 10)
+    model.clamp_scale()
+
+
+@devices
+def test_scene_reader(device):
+    model, x = SceneReader(SceneReaderConfig(width=16)).to(device), torch.zeros(B, 3, 32, 32, device=device)
+    assert on(model(x), device) == (B, 23, 16, 16)
+    assert on(model.features(x), device) == (B, 16)
+    assert on(model.probabilities(x), device) == (B, 64)
+
+
+@devices
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_encoder_decoders_and_their_states(device, name):
+    model, source = ENCODER_DECODERS[name]().to(device), tokens(device, 7)
+    assert on(model(source, tokens(device, 5)), device) == (B, 5, 9)
+    state = model.start(source)
+    for t in range(3):
+        logits, state = model.step(tokens(device, 3)[:, t], state)
+        assert on(logits, device) == (B, 9)
+
+
+@devices
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_language_models(device, kind):
+    model = LanguageModel(LanguageModelConfig(vocabulary=9, width=4, hidden=6, layers=2, kind=kind)).to(device)
+    assert on(model(tokens(device, 5)), device) == (B, 5, 9)
+    logits, _ = model.step(tokens(device, 1)[:, 0], model.start(tokens(device, 5)))
+    assert on(logits, device) == (B, 9)

@@ -1,0 +1,130 @@
+import pytest
+import torch
+
+from ditbook import data, pipeline, weights
+from ditbook.data import shapes
+from ditbook.diffusion import samplers, schedules
+from ditbook.diffusion.gaussian import GaussianDiffusion
+from ditbook.diffusion.guidance import ClassifierFreeGuidance
+from ditbook.training.tasks.scenes import accuracy_of_samples
+
+
+def noise(count, *shape, seed=0):
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_samples_are_those_of_the_sampler_with_guidance():
+    model, y = weights.load("dit-digits"), torch.tensor([3, 7, 10])
+    process = GaussianDiffusion(schedules.linear(), learn_sigma=True).respace(5)
+    guided = ClassifierFreeGuidance(model, 2.5, null={"y": torch.tensor(10)})
+    wanted = samplers.sample(guided, noise(3, 1, 8, 8, seed=4), process, clip=1.0, y=y)
+    images = pipeline.load("dit-digits").sample(["3", 7, None], guidance_scale=2.5, steps=5, seed=4)
+    torch.testing.assert_close(images, wanted)
+    assert images.abs().max() <= 1
+
+
+def test_without_guidance_the_model_alone_is_called():
+    images = pipeline.load("dit-digits").sample([3], steps=5)
+    process = GaussianDiffusion(schedules.linear(), learn_sigma=True).respace(5)
+    wanted = samplers.sample(weights.load("dit-digits"), noise(1, 1, 8, 8), process, clip=1.0, y=torch.tensor([3]))
+    assert torch.equal(images, wanted)
+
+
+def test_without_classes_a_count_is_enough():
+    images = pipeline.load("unet-digits").sample(count=2, steps=5)
+    process = GaussianDiffusion(schedules.linear()).respace(5)
+    assert torch.equal(images, samplers.sample(weights.load("unet-digits"), noise(2, 1, 8, 8), process, clip=1.0))
+
+
+class Always(torch.nn.Module):
+    """A model that predicts the same clean latent for every input."""
+
+    def __init__(self, x_start):
+        super().__init__()
+        self.x_start = torch.nn.Parameter(x_start)
+        self.config = weights.load("dit-shapes-latent").config
+
+    def forward(self, x, t, y):
+        return self.x_start.expand(len(x), -1, -1, -1)
+
+    def null_condition(self, y):
+        return {"y": torch.full_like(y, 64)}
+
+
+def test_latents_are_decoded_unclipped_at_their_own_size():
+    coder, latent = weights.load("autoencoder-shapes"), torch.full((1, 4, 8, 8), 1.6)
+    diffusion = GaussianDiffusion(schedules.linear(), predicts="x_start")
+    always = pipeline.Pipeline(Always(coder.config.scale * latent), diffusion, pipeline.SHAPES, coder)
+    images = always.sample(list(range(64)) * 2, guidance_scale=2.0, steps=5)  # more than one slice of the decoder
+    with torch.no_grad():
+        torch.testing.assert_close(images, coder.decode(latent).clamp(-1, 1).expand(128, -1, -1, -1))
+
+
+def test_a_name_gives_images_of_its_labels():
+    labels = ["red circle", "blue star", "white moon", "green square"] * 4
+    images = pipeline.load("dit-shapes-latent").sample(labels=labels, guidance_scale=3.0, steps=50, seed=0)
+    assert images.shape == (16, 3, 32, 32)
+    numbers = [shapes.PAIRS.index(tuple(label.split())) for label in labels]
+    assert accuracy_of_samples(images, numbers) > 0.5 > 0.1 > accuracy_of_samples(images, numbers[1:] + numbers[:1])
+
+
+def test_the_model_in_pixels_predicts_the_clean_image():
+    images = pipeline.load("dit-shapes-pixel").sample(["red circle"] * 8, guidance_scale=2.0, steps=25)
+    real = data.tensors(shapes.load("validation", 50, things=1))["image"]
+    assert images.shape == (8, 3, 32, 32)
+    assert abs(images.mean() - real.mean()) < 0.3 * real.std()
+    assert accuracy_of_samples(images, [0] * 8) > 0.5
+
+
+def test_the_seed_decides():
+    generator = pipeline.load("dit-digits")
+    first, same, other = (generator.sample([1, 2], steps=3, seed=seed) for seed in (5, 5, 6))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_the_global_state_of_chance_is_left_alone():
+    generator, before = pipeline.load("dit-digits"), torch.get_rng_state()
+    generator.sample([1], steps=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("dit-digits", {"labels": ["cat"]}, r"no label 'cat'; there are 0, 1, .*9 \(or their numbers, 0 to 9\)"),
+        ("dit-digits", {"labels": [10]}, "no label 10; there are"),
+        ("dit-digits", {"labels": [-1]}, "no label -1; there are"),
+        ("dit-digits", {"labels": [True]}, "no label True; there are"),
+        ("dit-digits", {"labels": [3.0]}, "no label 3.0; there are"),
+        ("dit-digits", {"labels": "3"}, "labels must be a list with one label for each image"),
+        ("dit-digits", {"labels": []}, "labels must be a list"),
+        ("dit-digits", {}, "labels must be a list"),
+        ("dit-digits", {"labels": [3], "count": 1}, "labels must be a list"),
+        ("dit-digits", {"labels": [3], "guidance_scale": -1.0}, "guidance_scale must be 0 or more, and finite, got -1"),
+        ("dit-digits", {"labels": [3], "guidance_scale": float("nan")}, "guidance_scale must be"),
+        ("dit-digits", {"labels": [3], "guidance_scale": float("inf")}, "guidance_scale must be"),
+        ("dit-digits", {"labels": [3], "steps": 1}, "steps must lie in 2 to 1000, got 1"),
+        ("dit-digits", {"labels": [3], "steps": 1001}, "steps must lie in 2 to 1000, got 1001"),
+        ("dit-shapes-latent", {"labels": ["circle red"]}, "no label 'circle red'; there are red circle, red square"),
+        ("unet-digits", {"labels": [3]}, "this model has no classes: pass count, and neither"),
+        ("unet-digits", {"count": 2, "guidance_scale": 2.0}, "this model has no classes"),
+        ("unet-digits", {}, "count must be a positive number of images, got None"),
+        ("unet-digits", {"count": 0}, "count must be a positive number of images, got 0"),
+    ],
+)
+def test_bad_input_is_refused(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline.load(name).sample(**arguments)
+
+
+def test_names_that_generate_no_images_are_refused():
+    with pytest.raises(ValueError, match=r"clip-shapes does not generate images; those that do are dit-digits, .*unet"):
+        pipeline.load("clip-shapes")
+    with pytest.raises(ValueError, match="no weights named 'dit-cats'; there are"):
+        pipeline.load("dit-cats")
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="no schedule 'square'; there are linear, scaled_linear, cosine"):
+        pipeline.process(weights.load("dit-digits"), schedule="square")

@@ -1,0 +1,127 @@
+import dataclasses
+import tomllib
+
+import pytest
+import torch
+
+import ditbook
+from ditbook import weights
+from ditbook.data import captions
+from ditbook.training import recipes
+from ditbook.weights import checkpoint
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_recipe_builds_its_model_and_its_vocabulary_is_that_of_its_captions(name):
+    recipe = recipes.load(name)
+    model = weights.build(recipe.table["family"], recipe.table["model"])
+    shipped = weights.load(name).state_dict()
+    assert {key: value.shape for key, value in model.state_dict().items()} == {k: v.shape for k, v in shipped.items()}
+    if recipe.table["task"] == "captions":
+        languages = {"source": "english", "target": recipe.task.writes}
+        sizes = {side: len(captions.tokenizer(language)) for side, language in languages.items()}
+        assert {side: recipe.table["model"][side] for side in sizes} == sizes
+
+
+def test_unknown_recipe():
+    with pytest.raises(ValueError, match=r"no recipe named 'dit-cats'; there are autoencoder-shapes, .*unet-digits"):
+        recipes.load("dit-cats")
+
+
+def table(**changes):
+    whole = dict(recipes.load("dit-shapes-pixel").table) | changes
+    return {key: value for key, value in whole.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"family": None, "dtype": None}, "recipe x lacks family, dtype"),
+        ({"layouts": None}, "recipe x lacks layouts"),
+        ({"layers": 3}, "recipe x has the unknown keys layers; there are layouts, latents_of, predicts, schedule"),
+        ({"task": "cats"}, "recipe x has the unknown task 'cats'; there are autoencoder, captions, clip, digits"),
+        ({"dtype": "int8"}, "recipe x has the unknown dtype 'int8'; there are float16, float32"),
+        ({"training": {"stages": 3}}, "recipe x, training has the unknown keys stages; there are steps, batch_size"),
+        ({"training": {"decay": "cosine"}}, "recipe x, training: no decay 'cosine'; there are none and inverse_sqrt"),
+    ],
+)
+def test_wrong_keys_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.parse("x", table(**changes))
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A recipe that takes a second: measured by nothing."""
+    load = recipes.load
+
+    def shortened(name):
+        recipe = load(name)
+        task = type("Short", (type(recipe.task),), {"evaluate": lambda self, model: {"parameters": 1.0}})()
+        training = dataclasses.replace(recipe.training, batch_size=4)
+        return dataclasses.replace(recipe, task=task, training=training)
+
+    monkeypatch.setattr(recipes, "load", shortened)
+
+
+def test_training_writes_a_file_that_loads_and_says_how_long_it_was_trained(short, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = torch.get_rng_state()
+    assert recipes.train("unet-digits", steps=3) == {"parameters": 1.0}
+    assert torch.equal(torch.get_rng_state(), before)  # the global state is left alone
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
+        "runs/unet-digits.safetensors",
+        "unet-digits.safetensors",
+    ]
+    about = weights.metadata("unet-digits.safetensors")
+    recipe = tomllib.loads((recipes.resources.files(weights) / "unet-digits.toml").read_text(encoding="utf-8"))
+    assert about.pop("metric") == {"parameters": 1.0}
+    assert about.pop("version") == ditbook.__version__
+    assert about.pop("note") == "3 of the recipe's 2,000 steps"
+    recipe["training"]["steps"] = 3
+    assert about == recipe
+    tensors, _ = checkpoint.load("unet-digits.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    average, _ = checkpoint.load("runs/unet-digits.safetensors")
+    assert all(torch.equal(tensors[name], average[f"ema.{name}"].half()) for name in tensors)
+    weights.load("unet-digits.safetensors")
+
+
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(short, tmp_path):
+    whole, parts = (tmp_path / f"{name}.safetensors" for name in ("whole", "parts"))
+    recipes.train("unet-digits", steps=4, out=whole, runs=tmp_path / "a")
+    recipes.train("unet-digits", steps=2, out=parts, runs=tmp_path / "b")
+    recipes.train("unet-digits", steps=4, out=parts, runs=tmp_path / "b")
+    (one, about_one), (other, about_other) = checkpoint.load(whole), checkpoint.load(parts)
+    assert about_one == about_other
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_training_that_fails_leaves_the_old_file(short, tmp_path, monkeypatch):
+    out = tmp_path / "unet.safetensors"
+    out.write_bytes(b"old")
+
+    def fail(*args, **options):
+        raise OSError("no room")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match="no room"):
+        recipes.train("unet-digits", steps=1, out=out, runs=tmp_path)
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("device", ["cuda", "quantum"])
+def test_a_device_that_is_not_there(short, tmp_path, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ValueError, match=f"no device '{device}' here"):
+        recipes.train("unet-digits", steps=1, device=device, runs=tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_training_on_a_gpu(short, tmp_path):
+    out = tmp_path / "unet.safetensors"
+    recipes.train("unet-digits", steps=2, device="cuda", out=out, runs=tmp_path)
+    recipes.train("unet-digits", steps=4, device="cuda", out=out, runs=tmp_path)
+    assert all(parameter.isfinite().all() for parameter in weights.load(str(out)).parameters())
