@@ -109,9 +109,7 @@ def test_the_trained_one_reads_what_it_never_saw(split):
         for row, layout in zip(seen, layouts, strict=True)
     ]
     assert sum(right) / len(right) > 0.99
-    agree = [
-        shows(row, captions.parse_english(caption)) for row, caption in zip(seen, rows["caption"], strict=True)
-    ]
+    agree = [shows(row, captions.parse_english(caption)) for row, caption in zip(seen, rows["caption"], strict=True)]
     assert sum(agree) / len(agree) > 0.99
 
 
