@@ -19,8 +19,8 @@ from ditbook.plotting import SHORTEST_ALT
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 1_500_000  # bytes of a notebook
-WORDS = (1_500, 4_000)
-CODE_CELLS = (20, 60)
+WORDS = (1_500, 4_500)
+CODE_CELLS = (20, 70)
 COLUMNS = 88  # of a line of code: what the built page shows without scrolling
 QUESTIONS = EXERCISES = 3
 FENCED = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
