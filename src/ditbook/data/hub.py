@@ -16,7 +16,7 @@ PATIENCE = 2.0  # seconds that a connection to the hub may take, so that an erro
 
 
 def load(name: str, split: str, streaming: bool) -> Dataset | IterableDataset:
-    """Load a dataset, but only once the hub has answered: `datasets` alone tries for half a minute.
+    """Load a dataset, once the hub takes a connection: without one, `datasets` alone tries for half a minute.
 
     Args:
         name: the id of the dataset, "ylecun/mnist".
