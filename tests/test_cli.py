@@ -3,10 +3,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from ditbook import cli, pipeline, plotting, weights
 from ditbook.training import recipes
+from ditbook.weights import checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +101,11 @@ def test_a_broken_weight_file_is_named(capsys, empty_folder):
     (empty_folder / "mine.safetensors").write_bytes(b"no weights")
     line = failing(capsys, "sample", "mine.safetensors", "--labels", "3")
     assert line.startswith("ditbook sample: mine.safetensors is truncated or no safetensors file")
+    tensors = {"weight": torch.zeros(2)}  # PyTorch lists what is missing and what is too much in many lines
+    checkpoint.save("mine.safetensors", tensors, weights.metadata("unet-digits"))
+    line = failing(capsys, "sample", "mine.safetensors", "--count", "3")
+    assert line.startswith("ditbook sample: mine.safetensors does not hold the model that its metadata names")
+    assert "\n" not in line
 
 
 def test_the_bug_of_a_program_is_no_error_of_its_user(monkeypatch):

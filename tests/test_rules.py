@@ -125,6 +125,21 @@ def test_an_allowed_import_passes(module, source):
     assert forbidden_imports(source, f"ditbook.{module}") == []
 
 
+def documented_imports(text: str) -> dict[str, set[str]]:
+    """The table of CONTRIBUTING.md."""
+    found = {}
+    for parts, allowed in re.findall(r"^\| (`.*`) \| (.*) \|$", text, re.MULTILINE):
+        names = set(re.findall(r"`(\w+)`", allowed))
+        for part in re.findall(r"`(\w+)`", parts):
+            found[part] = set(MAY_IMPORT) - names - {"__main__", part} if "everything" in allowed else names
+    return found
+
+
+def test_the_table_is_documented():
+    table = documented_imports((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert table == {part: allowed - {part} for part, allowed in MAY_IMPORT.items()}
+
+
 def test_the_package_imports_plotting_in_its_commands_alone():
     assert {part for part, allowed in MAY_IMPORT.items() if "plotting" in allowed} == {"cli", "__main__"}
 
