@@ -22,6 +22,14 @@ def printed(name):
     return "\n".join("".join(output.get("text", "")) for output in outputs)
 
 
+def tabled(name):
+    """The rows of all tables that a notebook shows, as stored, each a list of texts."""
+    cells = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))["cells"]
+    tables = ["".join(output.get("data", {}).get("text/html", "")) for c in cells for output in c.get("outputs", [])]
+    rows = re.findall("<tr>(.*?)</tr>", "".join(tables), flags=re.DOTALL)
+    return [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+
+
 def at(steps, key, sampling_steps=25):
     """A measurement of all models of the scaling experiment, by name."""
     rows = [r for r in results.load("scaling") if (r["steps"], r["sampling_steps"]) == (steps, sampling_steps)]
@@ -75,16 +83,23 @@ def test_chapter_16_prints_the_means_of_the_ablation():
 
 
 def test_chapter_18_prints_what_was_measured():
-    text, rows = printed("18_scaling.ipynb"), at(1000, "distance")
-    for name, distance in rows.items():
-        assert re.search(rf"^{name} .* {distance:.2f} +{at(1000, 'loss')[name]:.3f}$", text, flags=re.M)
-    for x, words in (("macs", "multiply-adds"), ("parameters", "weights")):
-        for y, what in (("distance", "distance"), ("loss", "held-out error")):
-            a, b = (np.array([at(1000, key)[name] for name in rows]) for key in (x, y))
-            plain, log = np.corrcoef(a, b)[0, 1], np.corrcoef(np.log10(a), b)[0, 1]
-            assert re.search(rf"^{what} with {words} +plain {plain:.2f} +log of x {log:.2f}$", text, flags=re.M)
-    for size in ("S", "M", "L"):
-        finer = [at(steps, "loss")[f"{size}/2"] < at(steps, "loss")[f"{size}/4"] for steps in (1000, 4000)]
-        assert (
-            f"size {size}: error lower with patch 2 than with 4, 1,000 and 4,000 steps: {finer[0]} {finer[1]}" in text
-        )
+    rows = tabled("18_scaling.ipynb")
+    for name, distance in at(1000, "distance").items():
+        assert [row[-2:] for row in rows if row[0] == f"tiny-{name}" and len(row) == 6] == [
+            [f"{distance:.2f}", f"{at(1000, 'loss')[name]:.3f}"]
+        ]
+    for name in at(4000, "distance"):
+        distances, losses = ([at(steps, key)[name] for steps in (1000, 4000)] for key in ("distance", "loss"))
+        assert [f"tiny-{name}", *(f"{d:.2f}" for d in distances), *(f"{e:.3f}" for e in losses)] in rows
+
+
+def test_chapter_18_prints_the_correlations_of_what_was_measured():
+    rows = tabled("18_scaling.ipynb")
+    for words, steps, patches in (("all twelve", 1000, "421"), ("the eight", 1000, "41"), ("the six", 4000, "421")):
+        names = [name for name in at(steps, "distance") if name[-1] in patches]
+        found = [
+            np.corrcoef(*([f(at(steps, key)[name]) for name in names] for f, key in ((np.log10, x), (float, y))))[0, 1]
+            for y in ("distance", "loss")
+            for x in ("macs", "parameters")
+        ]
+        assert [row[1:] for row in rows if row[0].startswith(words)] == [[f"{r:.2f}" for r in found]]

@@ -16,7 +16,6 @@ LONGEST = 300  # lines of a module
 
 # What the modules of each part may import from the package beside their own part; models may not import one another.
 MAY_IMPORT = {
-    "__version__": set(),
     "rng": set(),
     "data": {"rng"},
     "layers": {"rng"},
@@ -73,7 +72,7 @@ def forbidden_imports(source: str, module: str) -> list[str]:
     wrong = []
     for name in imports(source, module):
         part, *rest = [*name.split(".")[1:], "", ""]
-        if not part:  # the package itself, for its version
+        if part in ("", "__version__"):
             continue
         allowed = part in MAY_IMPORT.get(own[0], ()) or part == own[0]
         if not allowed or (part == "models" and own[0] == "models" and rest[0] != own[1]):
@@ -123,6 +122,21 @@ def test_a_forbidden_import_is_noticed(module, source):
 )
 def test_an_allowed_import_passes(module, source):
     assert forbidden_imports(source, f"ditbook.{module}") == []
+
+
+def documented_imports(text: str) -> dict[str, set[str]]:
+    """The table of CONTRIBUTING.md."""
+    found = {}
+    for parts, allowed in re.findall(r"^\| (`.*`) \| (.*) \|$", text, re.MULTILINE):
+        names = set(re.findall(r"`(\w+)`", allowed))
+        for part in re.findall(r"`(\w+)`", parts):
+            found[part] = set(MAY_IMPORT) - names - {"__main__", part} if "everything" in allowed else names
+    return found
+
+
+def test_the_table_is_documented():
+    table = documented_imports((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert table == {part: allowed - {part} for part, allowed in MAY_IMPORT.items()}
 
 
 def test_the_package_imports_plotting_in_its_commands_alone():

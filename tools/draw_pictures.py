@@ -1,4 +1,4 @@
-"""Draw the images of the front page and of the README from the trained weights: book/static/*.png."""
+"""Draw the images of the front page, of the README and of the pages on data: book/static/*.png."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ditbook import data, pipeline, plotting, rng, weights
-from ditbook.data import captions, digits, shapes
+from ditbook.data import captions, digits, emoji, mnist, shapes
 from ditbook.diffusion import samplers, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
@@ -79,7 +79,25 @@ def part4() -> Figure:
     )
 
 
+def mnist_digits() -> Figure:
+    """Two of each digit of MNIST at full size."""
+    rows = data.tensors(mnist.load("train"))
+    chosen = [int((rows["label"] == k).nonzero()[n]) for n in (0, 1) for k in range(10)]
+    return plotting.grid(rows["image"][chosen], columns=10, scale=2)
+
+
+def emoji_hands() -> Figure:
+    """Eight things as each of the six hands drew them."""
+    things = ("red apple", "owl", "octopus", "rocket", "hot dog", "snowman", "guitar", "sunflower")
+    rows = emoji.load("train")
+    place = {key: k for k, key in enumerate(zip(rows["caption"], rows["hand"], strict=True))}
+    hands = range(len(emoji.HANDS))
+    names = [name for name in things if all((name, hand) in place for hand in hands)]
+    images = data.tensors(rows.select([place[name, hand] for hand in hands for name in names]))["image"]
+    return plotting.grid(images, rows=emoji.HANDS, titles=[name.replace(" ", "\n") for name in names], scale=2)
+
+
 if __name__ == "__main__":
     plotting.use_style()
-    for draw in (samples, front, part1, part2, part3, part4):
+    for draw in (samples, front, part1, part2, part3, part4, mnist_digits, emoji_hands):
         draw().savefig(FOLDER / f"{draw.__name__}.png", dpi=plotting.DPI, metadata={"Software": None})

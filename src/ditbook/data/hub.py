@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-PATIENCE = 2.0  # seconds that the hub has to answer, so that an error comes within 3
+PATIENCE = 2.0  # seconds that a connection to the hub may take, so that an error comes within 3
 
 
 def load(name: str, split: str, streaming: bool) -> Dataset | IterableDataset:
-    """Load a dataset, but only once the hub has answered: `datasets` alone tries for half a minute.
+    """Load a dataset, once the hub takes a connection: without one, `datasets` alone tries for half a minute.
 
     Args:
         name: the id of the dataset, "ylecun/mnist".
@@ -24,7 +24,7 @@ def load(name: str, split: str, streaming: bool) -> Dataset | IterableDataset:
         streaming: read the rows while they are used, instead of downloading all of them first.
 
     Raises:
-        ConnectionError: the hub does not answer.
+        ConnectionError: no connection to the hub within 3 seconds.
     """
     import datasets
 

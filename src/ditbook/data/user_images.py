@@ -43,7 +43,7 @@ def load(
         streaming: return an `IterableDataset`, which reads a row when it is used: for what is larger than memory.
 
     Raises:
-        ConnectionError: the hub does not answer within 3 seconds.
+        ConnectionError: no connection to the hub within 3 seconds.
         FileNotFoundError: the folder or a parquet file does not exist.
         ValueError: there is no image, an image or file cannot be read (its path is named; of a stream later, when it
             is used), a folder is ambiguous or lacks the split, or the columns do not fit (see `standard_columns`).

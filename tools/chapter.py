@@ -1,0 +1,51 @@
+"""A chapter as its notebook stores it, for the rules that it keeps."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+FENCED = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook as stored."""
+
+    path: Path
+    size: int
+    cells: list[dict]
+
+    @classmethod
+    def read(cls, path: Path) -> "Chapter":
+        text = path.read_bytes()
+        cells = json.loads(text)["cells"]
+        return cls(path, len(text), [{**cell, "source": "".join(cell["source"])} for cell in cells])
+
+    @property
+    def number(self) -> str:
+        return self.path.name[:2]
+
+    @property
+    def code(self) -> list[dict]:
+        return [cell for cell in self.cells if cell["cell_type"] == "code"]
+
+    @property
+    def markdown(self) -> list[dict]:
+        return [cell for cell in self.cells if cell["cell_type"] == "markdown"]
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(cell["source"] for cell in self.markdown)
+
+
+Rule = Callable[[Chapter], list[str]]  # what is wrong, a sentence each
+
+
+def name(cell: dict) -> str:
+    return f"cell {cell.get('id', '?')}"
+
+
+def without_math(text: str) -> str:
+    return re.sub(r"\$\$.*?\$\$|\$[^$\n]*\$", " ", text, flags=re.DOTALL)

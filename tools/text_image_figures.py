@@ -1,0 +1,50 @@
+"""The figures of part II: models of images and words."""
+
+from diagram import Diagram
+
+
+def vit() -> Diagram:
+    d = Diagram(
+        760, 260, "Vision Transformer", "An image becomes patches, tokens, an encoded class token, and a class."
+    )
+    for row in range(3):
+        for column in range(3):
+            d.box(20 + 34 * column, 60 + 34 * row, 30, 30, "", "data")
+    d.text(70, 190, "patches", 14)
+    d.box(165, 80, 110, 60, "linear map", "learned")
+    d.box(320, 30, 100, 36, "class token", "learned", 14)
+    d.box(320, 160, 100, 36, "positions", "learned", 14)
+    d.dot(370, 110, "+")
+    d.box(470, 70, 120, 80, "Transformer\nencoder", "learned")
+    d.box(640, 85, 100, 50, "class", "data")
+    d.arrow((124, 110), (165, 110))
+    d.arrow((275, 110), (357, 110))
+    d.arrow((370, 66), (370, 97))
+    d.arrow((370, 160), (370, 123))
+    d.arrow((383, 110), (470, 110))
+    d.arrow((590, 110), (640, 110))
+    d.text(380, 232, "T = (I / p)² patches and one class token; the class is read from the latter", 14)
+    return d
+
+
+def clip() -> Diagram:
+    d = Diagram(
+        760, 340, "CLIP", "Pictures and texts become vectors; the table of their products is bright on the diagonal."
+    )
+    d.box(20, 130, 110, 50, "pictures", "data")
+    d.box(180, 120, 130, 70, "image\nencoder", "learned")
+    d.box(400, 20, 90, 40, "texts", "data")
+    d.box(540, 15, 150, 50, "text encoder", "learned")
+    d.arrow((130, 155), (180, 155))
+    d.arrow((490, 40), (540, 40))
+    for row in range(4):
+        for column in range(4):
+            kind = "learned" if row == column else "fixed"
+            d.box(400 + 80 * column, 110 + 50 * row, 74, 44, f"u{row + 1} · v{column + 1}", kind, 14)
+    d.arrow((310, 155), (350, 155), (350, 207), (396, 207))
+    d.arrow((615, 65), (615, 106))
+    d.text(190, 255, "cosines, times a learned scale;\nthe diagonal is right,\nall else is wrong", 14)
+    return d
+
+
+FIGURES = {"vit": vit, "clip": clip}
