@@ -170,3 +170,16 @@ def test_blocks_that_were_never_published_have_no_layout(layout):
     for refused in (lambda: write(model), lambda: load(model, {})):
         with pytest.raises(ValueError, match="a DiT with cross-attention blocks has no such layout"):
             refused()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_training_checkpoint_in_half_precision_loads(dtype):
+    """The averaged weights of a distributed run, as the official training script saves them."""
+    torch.manual_seed(3)
+    source, target = DiT(CONFIG), DiT(CONFIG)
+    for parameter in source.parameters():
+        torch.nn.init.normal_(parameter)
+    half = {f"module.{key}": value.to(dtype) for key, value in layouts.to_official(source).items()}
+    layouts.load_official(target, {"ema": half, "model": {}, "opt": {}, "args": None})
+    for key, value in source.state_dict().items():
+        torch.testing.assert_close(target.state_dict()[key], value.to(dtype).float())

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from ditbook.convert.keys import check, join_qkv, split_qkv
+from ditbook.convert.keys import check, join_qkv, plain, split_qkv
 from ditbook.models.autoencoder import Autoencoder
 
 RENAMED = (  # ours → diffusers
@@ -35,13 +36,13 @@ def to_diffusers(model: Autoencoder) -> dict[str, Tensor]:
     return split_qkv({_diffusers_name(key): value for key, value in model.state_dict().items()})
 
 
-def load_diffusers(model: Autoencoder, state: Mapping[str, Tensor]) -> None:
+def load_diffusers(model: Autoencoder, state: Mapping[str, Any]) -> None:
     """Load a state dict in diffusers' layout, that of Stable Diffusion's autoencoder, into `model`, in place.
 
     Raises:
         ValueError: names the first missing, unexpected or misshapen key.
     """
-    state = {re.sub(r"(attentions\.0\.)(query|key|value|proj_attn)\.", _newer, k): v for k, v in state.items()}
+    state = {re.sub(r"(attentions\.0\.)(query|key|value|proj_attn)\.", _newer, k): v for k, v in plain(state).items()}
     check(state, to_diffusers(model), "diffusers")
     joined = join_qkv(state)
     model.load_state_dict({key: joined[_diffusers_name(key)].float() for key in model.state_dict()})

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from einops import rearrange
 from torch import Tensor
 
-from ditbook.convert.keys import check
+from ditbook.convert.keys import check, plain
 from ditbook.models.clip import CLIP
 
 OUTSIDE = {  # ours → OpenAI's
@@ -54,14 +55,14 @@ def to_openai(model: CLIP) -> dict[str, Tensor]:
     return state
 
 
-def load_openai(model: CLIP, state: Mapping[str, Tensor]) -> None:
+def load_openai(model: CLIP, state: Mapping[str, Any]) -> None:
     """Load a state dict in OpenAI's layout into `model`, in place.
 
     Raises:
         ValueError: names the first missing, unexpected or misshapen key.
     """
     described = ("input_resolution", "context_length", "vocab_size")  # numbers that released files carry besides
-    state = {key: value for key, value in state.items() if key not in described}
+    state = {key: value for key, value in plain(state).items() if key not in described}
     check(state, to_openai(model), "OpenAI")
     ours = {key: state[_openai_name(key)].float() for key in model.state_dict()}
     ours["patch_embed.weight"] = rearrange(ours["patch_embed.weight"], "d c p q -> d (p q c)")

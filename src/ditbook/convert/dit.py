@@ -5,12 +5,13 @@ The names are facts about files; none of that code is used here. `D` width, `C` 
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from ditbook.convert.keys import check, join_qkv, split_qkv
+from ditbook.convert.keys import check, join_qkv, plain, split_qkv
 from ditbook.models.dit import DiT, DiTConfig
 
 OFFICIAL = {  # ours → official, outside and inside a block
@@ -54,15 +55,16 @@ def to_official(model: DiT) -> dict[str, Tensor]:
     return state
 
 
-def load_official(model: DiT, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict in the official layout into `model`, in place.
+def load_official(model: DiT, state: Mapping[str, Any]) -> None:
+    """Load a state dict, or a checkpoint that holds one, in the official layout into `model`, in place.
 
     Raises:
         ValueError: names the first missing, unexpected or misshapen key, or says that the position table differs.
     """
-    wanted = to_official(model)
+    state, wanted = plain(state), to_official(model)
     check(state, wanted, "official")
-    if (state["pos_embed"] - wanted["pos_embed"]).abs().max() > 1e-4:
+    table = wanted["pos_embed"].to(state["pos_embed"].dtype)  # rounded as the file is
+    if (state["pos_embed"].float() - table.float()).abs().max() > 1e-4:
         raise ValueError("official layout: 'pos_embed' is not the sine–cosine table of this grid")
     ours = {key: state[_official_name(key)] for key in model.state_dict()}
     ours["patch_embed.weight"] = rearrange(ours["patch_embed.weight"], "d c p q -> d (p q c)")
@@ -108,14 +110,14 @@ def to_diffusers(model: DiT) -> dict[str, Tensor]:
     return split_qkv(state)
 
 
-def load_diffusers(model: DiT, state: Mapping[str, Tensor]) -> None:
+def load_diffusers(model: DiT, state: Mapping[str, Any]) -> None:
     """Load a state dict in diffusers' layout into `model`, in place.
 
     Raises:
         ValueError: names the first missing, unexpected or misshapen key, or the first block whose copy of the
             embedders differs from that of block 0 (such a file has no equivalent here).
     """
-    state = {key: value for key, value in state.items() if key != "pos_embed.pos_embed"}
+    state = {key: value for key, value in plain(state).items() if key != "pos_embed.pos_embed"}
     check(state, to_diffusers(model), "diffusers")
     joined, ours = join_qkv(state), {}
     for key in model.state_dict():

@@ -1,16 +1,35 @@
-"""What every layout shares: the check of its keys, and queries, keys and values as one map or as three."""
+"""What every layout shares: the way out of a checkpoint, the check of its keys, and q, k, v as one map or as three."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
+
+CONTAINERS = ("ema", "state_dict", "model")  # of a training checkpoint; samples are made with the averaged weights
+WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
+
+
+def plain(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict itself: taken out of a training checkpoint, and without the prefixes of wrapped models.
+
+    Args:
+        state: a state dict; or a checkpoint that holds one as `ema`, `state_dict` or `model`, the first of these.
+    """
+    for name in CONTAINERS:
+        if isinstance(state.get(name), Mapping):
+            return plain(state[name])
+    for prefix in WRAPPERS:
+        if state and all(key.startswith(prefix) for key in state):
+            return plain({key.removeprefix(prefix): value for key, value in state.items()})
+    return dict(state)
 
 
 def check(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: str) -> None:
     """Compare the keys and shapes of a state dict with those of a model.
 
     Raises:
-        ValueError: names the first missing, unexpected or misshapen key.
+        ValueError: names the first missing, unexpected or misshapen key, or one whose values are not finite.
     """
     for key in wanted:
         if key not in found:
@@ -23,6 +42,8 @@ def check(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: str
             raise ValueError(
                 f"{layout} layout: {key!r} has shape {tuple(found[key].shape)}, this model needs {tuple(value.shape)}"
             )
+        if not found[key].isfinite().all():
+            raise ValueError(f"{layout} layout: {key!r} holds values that are not finite; the file is damaged")
 
 
 def split_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

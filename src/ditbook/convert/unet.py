@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
-from ditbook.convert.keys import check, join_qkv, split_qkv
+from ditbook.convert.keys import check, join_qkv, plain, split_qkv
 from ditbook.models.unet import UNet
 
 RENAMED = (  # ours → diffusers
@@ -39,12 +40,13 @@ def to_diffusers(model: UNet) -> dict[str, Tensor]:
     return split_qkv({_diffusers_name(key): value for key, value in model.state_dict().items()})
 
 
-def load_diffusers(model: UNet, state: Mapping[str, Tensor]) -> None:
+def load_diffusers(model: UNet, state: Mapping[str, Any]) -> None:
     """Load a state dict in diffusers' layout into `model`, in place.
 
     Raises:
         ValueError: names the first missing, unexpected or misshapen key.
     """
+    state = plain(state)
     check(state, to_diffusers(model), "diffusers")
     joined = join_qkv(state)
     model.load_state_dict({key: joined[_diffusers_name(key)] for key in model.state_dict()})
