@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from ditbook.metrics.fid import frechet, statistics
 from ditbook.metrics.inception_score import inception_score
+from ditbook.metrics.kid import mmd
 
 
 class Small(nn.Module):
@@ -39,6 +41,14 @@ def test_fid(small):
     theirs.update(generated, real=False)
     ours = frechet(*(statistics(small, x, batch_size=70) for x in (real, generated)))
     assert ours == pytest.approx(theirs.compute().item(), rel=1e-5)
+
+
+def test_kid(small):
+    real, generated = images(90, 0), images(90, 1) // 2
+    theirs = KernelInceptionDistance(feature=small, subsets=2, subset_size=90)  # all images: both subsets are the same
+    theirs.update(real, real=True)
+    theirs.update(generated, real=False)
+    assert mmd(small(real), small(generated)).item() == pytest.approx(theirs.compute()[0].item(), rel=1e-5)
 
 
 def test_inception_score():

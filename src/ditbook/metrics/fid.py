@@ -18,6 +18,18 @@ from torch import Tensor
 Features = Callable[[Tensor], Tensor]  # images (B, C, H, W) in [−1, 1] → (B, F)
 
 
+def check_features(features: Tensor) -> None:
+    """Check features (N, F).
+
+    Raises:
+        ValueError: not of that shape, empty, or not finite.
+    """
+    if features.ndim != 2 or 0 in features.shape:
+        raise ValueError(f"features of shape {tuple(features.shape)}; expected (N, F), neither of them 0")
+    if not features.isfinite().all():
+        raise ValueError("the features hold values that are not finite; check the images and their network")
+
+
 @dataclass
 class Statistics:
     """Mean and covariance of features, gathered in one pass, in float64 and on the CPU.
@@ -36,12 +48,7 @@ class Statistics:
         Raises:
             ValueError: not of that shape, empty, not finite, or of another number of features than before.
         """
-        if features.ndim != 2 or 0 in features.shape:
-            raise ValueError(f"features of shape {tuple(features.shape)}; expected (N, F), neither of them 0")
-        if not features.isfinite().all():
-            raise ValueError(
-                "the features hold values that are not finite; check the images and the network they come from"
-            )
+        check_features(features)
         values = features.detach().cpu().double()
         mean = values.mean(dim=0)
         deviations = values - mean
