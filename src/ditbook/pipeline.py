@@ -19,8 +19,9 @@ from torch import Tensor
 from ditbook import rng, weights
 from ditbook.data import shapes
 from ditbook.diffusion import samplers, schedules
-from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization
+from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import ClassifierFreeGuidance, null_condition
+from ditbook.diffusion.process import Parameterization
 from ditbook.models.autoencoder import Autoencoder
 from ditbook.models.dit import DiT
 from ditbook.models.unet import UNet
