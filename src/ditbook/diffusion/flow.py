@@ -43,8 +43,7 @@ class Flow(Process):
 
     def __init__(self, times: Tensor, *, shift: float = 1.0, predicts: Parameterization = "v") -> None:
         super().__init__()
-        ends = torch.cat([times.new_zeros(1), times])
-        if times.ndim != 1 or not len(times) or not (ends.diff() > 0).all() or not times[-1] <= 1:
+        if times.ndim != 1 or not len(times) or not (times.diff() > 0).all() or not 0 < times[0] <= times[-1] <= 1:
             raise ValueError(f"times must increase in (0, 1], got {times.tolist()}")
         if shift <= 0:
             raise ValueError(f"shift must be positive, got {shift}")
@@ -95,7 +94,7 @@ class Flow(Process):
     def at_sigmas(self, sigmas: Tensor) -> "Flow":
         """The same paths at the noise levels σ = t / (1 − t), which increase, (T,)."""
         times = 1 - 1 / (1 + sigmas.double())
-        return Flow(shifted(times, 1 / self.shift), shift=self.shift, predicts=self.predicts)
+        return Flow(shifted(times, 1 / self.shift).clamp(max=1), shift=self.shift, predicts=self.predicts)
 
 
 def shifted(times: Tensor, shift: float) -> Tensor:

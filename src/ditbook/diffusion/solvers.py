@@ -100,13 +100,13 @@ def dpm_solver(x: Tensor, i: int, run: Run[P], *, stochastic: bool = False) -> T
 
 
 def unipc(x: Tensor, i: int, run: Run[P], *, order: int = 3) -> Tensor:
-    """UniPC: a multistep predictor of the given order, and a corrector that costs no call of the model.
+    """UniPC: a multistep predictor, and a corrector that adds one to its order and costs no call of the model.
 
     The corrector uses the prediction at the end of the step, which then serves as the next step's first. So a step that
     wraps this one may not change x.
 
     Args:
-        order: 1 to 4; the first and last steps are of lower order.
+        order: of the predictor, 1 to 4; the first and last steps are of lower order.
 
     Raises:
         ValueError: another order.
