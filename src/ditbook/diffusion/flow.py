@@ -55,6 +55,23 @@ class Flow(Process):
         """1 − t and t at index `i`; 1 and 0 at −1."""
         return (1.0, 0.0) if i < 0 else (1 - self.times[i].item(), self.times[i].item())
 
+    def add_noise(self, x_start: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Noisy images (1 − t) x₀ + t ε.
+
+        Args:
+            x_start: clean images, (B, …).
+            t: indices, (B,).
+            eps: standard normal noise of the shape of `x_start`.
+
+        Source: Liu et al. 2023, equation 1.
+        """
+        time = self.coefficient("times", t, x_start)
+        return (1 - time) * x_start + time * eps
+
+    def targets(self, x_start: Tensor, eps: Tensor, t: Tensor) -> Prediction:
+        """What a perfect network would predict for the clean images `x_start` under the noise `eps`; `t` is unused."""
+        return Prediction(x_start, eps, eps - x_start)
+
     def convert(self, value: Tensor, x_t: Tensor, t: Tensor, predicts: Parameterization) -> Prediction:
         """Turn one of ε, x₀ and the velocity into all three.
 

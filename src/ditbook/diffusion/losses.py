@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ditbook import rng
 from ditbook.diffusion.bound import bound_terms
+from ditbook.diffusion.flow import Flow, flow_loss, logit_normal
 from ditbook.diffusion.gaussian import GaussianDiffusion, Variance
 from ditbook.diffusion.guidance import drop_condition, null_condition
-from ditbook.diffusion.process import Model, Prediction
+from ditbook.diffusion.process import Model, Prediction, Process
 from ditbook.diffusion.weighting import Weighting, of_error
 
 Reduction = Literal["mean", "none"]
@@ -20,7 +21,7 @@ Reduction = Literal["mean", "none"]
 
 def denoising_loss(
     model: Model,
-    diffusion: GaussianDiffusion,
+    diffusion: Process,
     x_start: Tensor,
     generator: torch.Generator,
     *,
@@ -32,7 +33,8 @@ def denoising_loss(
 
     Args:
         model: `model(x, t, **condition)`; with `dropout` it also has `null_condition(**condition)`.
-        diffusion: the process; it says what the model predicts, and with `learn_sigma` the loss is the hybrid one.
+        diffusion: the process; it says what the model predicts. With `learn_sigma` the loss is the hybrid one, and on
+            straight paths it is `flow_loss`.
         x_start: clean images or latents, (B, C, …).
         generator: gives timesteps, noise and dropout, in this order.
         dropout: fraction of the samples that are trained without a condition, for classifier-free guidance.
@@ -42,8 +44,16 @@ def denoising_loss(
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: a weighting for straight paths, whose weights are the distribution of their times.
+
     Source: Ho et al. 2020, algorithm 1; Ho & Salimans 2022, algorithm 1.
     """
+    if isinstance(diffusion, Flow):
+        if weighting is not None:
+            raise ValueError("straight paths take no weighting: choose the times of flow_loss")
+        return flow_loss(model, diffusion, x_start, generator, times=logit_normal, dropout=dropout, **condition)
+    assert isinstance(diffusion, GaussianDiffusion)
     t = rng.randint(diffusion.num_steps, (len(x_start),), generator, x_start.device)
     eps = rng.randn(x_start.shape, generator, x_start)
     if dropout:

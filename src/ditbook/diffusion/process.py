@@ -44,6 +44,14 @@ class Process(ABC):
         """The coefficients a and b at index `i`; 1 and 0 at −1."""
 
     @abstractmethod
+    def add_noise(self, x_start: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """a x₀ + b ε at the indices `t` (B,), for images and noise (B, …)."""
+
+    @abstractmethod
+    def targets(self, x_start: Tensor, eps: Tensor, t: Tensor) -> Prediction:
+        """What a perfect network would predict for `x_start` (B, …) under the noise `eps` at the indices `t` (B,)."""
+
+    @abstractmethod
     def convert(self, value: Tensor, x_t: Tensor, t: Tensor, predicts: Parameterization) -> Prediction:
         """Turn one of ε, x₀ and v, predicted for `x_t` (B, …) at the indices `t` (B,), into all three."""
 
