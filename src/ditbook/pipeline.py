@@ -61,7 +61,7 @@ class Pipeline:
         seed: int = 0,
         progress: bool = False,
     ) -> Tensor:
-        """Generate images by DDIM, or by Euler's steps along straight paths.
+        """Generate images by DDIM, which on straight paths is Euler's step.
 
         Args:
             labels: for each image the name or number of its class, or None for no class.
@@ -90,8 +90,7 @@ class Pipeline:
         guided = self.model if guidance_scale == 1 else ClassifierFreeGuidance(self.model, guidance_scale)
         clip = 1.0 if self.autoencoder is None else None
         process = self.diffusion.respace(steps)
-        step = flow.euler if isinstance(process, flow.Flow) else samplers.ddim
-        x = samplers.sample(guided, noise, process, step=step, clip=clip, progress=progress, **condition)
+        x = samplers.sample(guided, noise, process, clip=clip, progress=progress, **condition)
         if self.autoencoder is not None:
             with torch.no_grad():
                 x = self.autoencoder.from_latents(x)

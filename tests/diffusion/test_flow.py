@@ -79,6 +79,24 @@ def test_velocity_and_noise_predictions_take_the_same_path():
         torch.testing.assert_close(factor * first.x, second.x, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.6])
+def test_ddim_is_eulers_step_on_a_flow(eta):
+    """Without noise; with it, what is left of the old noise and the fresh noise make up the next level's."""
+
+    def model(x, t):
+        return torch.tanh(x) + 0.001 * t[0]
+
+    paths, x = flow.Flow(flow.uniform_times(6)), noise(0, 3, 1, 2, 2)
+    found = list(samplers.progressive(model, x, paths, step=partial(samplers.ddim, eta=eta), generator=seeded(2)))
+    if eta == 0:
+        wanted = samplers.progressive(model, x, paths, step=flow.euler)
+        for first, second in zip(found, wanted, strict=True):
+            torch.testing.assert_close(first.x, second.x)
+    start, fresh = found[0].prediction, torch.randn(x.shape, generator=seeded(2), dtype=x.dtype)
+    left = found[0].x - (1 - 5 / 6) * start.x_start  # at t = 5/6, the step from pure noise
+    torch.testing.assert_close(left, 5 / 6 * ((1 - eta**2) ** 0.5 * start.eps + eta * fresh))
+
+
 def test_the_angle_is_the_clock_of_the_gaussian_process():
     """Along x = cos(θ) x₀ + sin(θ) ε the derivative of x is v, and a small step of Euler's along it is right."""
     process = GaussianDiffusion(schedules.linear(1000), predicts="v")
@@ -198,3 +216,14 @@ def test_wrong_numbers(paths):
         paths.convert(x[:, :0], x, torch.tensor([1, 2]), "v")
     with pytest.raises(ValueError, match="must lie in 0 to 9"):
         paths.convert(x, x, torch.tensor([1, 10]), "v")
+
+
+def test_noisy_images_and_what_is_to_be_predicted(paths):
+    x, eps, t = noise(0, 3, 2, 2), noise(1, 3, 2, 2), torch.tensor([0, 4, 9])
+    x_t = paths.add_noise(x, t, eps)
+    torch.testing.assert_close(x_t[0], 0.9 * x[0] + 0.1 * eps[0])
+    torch.testing.assert_close(x_t[2], eps[2])
+    found = paths.targets(x, eps, t)
+    torch.testing.assert_close(x_t - torch.tensor([0.1, 0.5, 1.0]).view(-1, 1, 1) * found.v, x)
+    assert torch.equal(found.x_start, x)
+    assert torch.equal(found.eps, eps)

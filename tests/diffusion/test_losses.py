@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ditbook.diffusion import bound, losses, schedules
+from ditbook.diffusion import bound, flow, losses, schedules, weighting
 from ditbook.diffusion.gaussian import GaussianDiffusion
 
 
@@ -162,3 +162,13 @@ def test_the_bound_loss_trains_both_heads_and_knows_its_variances(with_head, dif
     assert (output.grad.flatten(2).abs().sum(2) > 0).all()
     with pytest.raises(ValueError, match="take 'beta', 'posterior', or 'learned'"):
         losses.bound_loss(lambda x, t: x, diffusion, x, t, eps, variance="learned")
+
+
+def test_a_training_step_along_straight_paths():
+    model, x, y = Conditional(1), normal(0, 16, 1, 2, 2), torch.arange(16) % 9
+    paths = flow.Flow(flow.uniform_times(10), shift=2.0)
+    found = losses.denoising_loss(model, paths, x, torch.Generator().manual_seed(5), dropout=0.3, y=y)
+    wanted = flow.flow_loss(model, paths, x, torch.Generator().manual_seed(5), dropout=0.3, y=y)
+    assert torch.equal(found, wanted)
+    with pytest.raises(ValueError, match="straight paths take no weighting"):
+        losses.denoising_loss(model, paths, x, torch.Generator(), weighting=weighting.min_snr, y=y)

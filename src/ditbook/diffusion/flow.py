@@ -12,14 +12,7 @@ from torch import Tensor
 
 from ditbook import rng
 from ditbook.diffusion.guidance import drop_condition, null_condition
-from ditbook.diffusion.process import (
-    Model,
-    Parameterization,
-    Prediction,
-    Process,
-    check_same_shape,
-    known,
-)
+from ditbook.diffusion.process import Model, Parameterization, Prediction, Process, check_same_shape, known
 from ditbook.diffusion.samplers import P, Run
 
 TIMESTEPS = 1000  # timestep of t = 1, so that networks are given the range that they get from a process of 1,000 steps
@@ -117,8 +110,8 @@ class Flow(Process):
 def shifted(times: Tensor, shift: float) -> Tensor:
     """Times moved towards the noise for `shift` > 1: α t / (1 + (α − 1) t), which divides a/b by α at each time.
 
-    An image with α² times the pixels, each as noisy, shows as much as the smaller one at 1/α of the noise: α is the
-    ratio of the sides.
+    With α the ratio of the sides of two images, the larger one at the shifted time is as noisy, once it is averaged
+    down to the size of the smaller one, as that is at t.
 
     Source: Esser et al. 2024, section 5.3.
     """

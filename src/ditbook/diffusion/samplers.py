@@ -111,8 +111,10 @@ def ddpm(x: Tensor, i: int, run: Run[GaussianDiffusion], *, variance: Variance |
     return mean + (0.5 * log_variance).exp() * run.noise(x) if i > 0 else mean  # (10.14)
 
 
-def ddim(x: Tensor, i: int, run: Run[GaussianDiffusion], *, eta: float = 0.0) -> Tensor:
+def ddim(x: Tensor, i: int, run: Run[P], *, eta: float = 0.0) -> Tensor:
     """Implicit sampling: with `eta` = 0 the starting noise determines the image, and few steps are enough.
+
+    On straight paths it is Euler's step along the velocity.
 
     Args:
         eta: 0 adds no noise, 1 as much as `ddpm` with the posterior variance. A variance head is ignored.
@@ -120,9 +122,9 @@ def ddim(x: Tensor, i: int, run: Run[GaussianDiffusion], *, eta: float = 0.0) ->
     Source: Song et al. 2021, equations 12 and 16.
     """
     prediction = run.denoise(x, i)
-    before, now = run.diffusion.alpha_bar_prev[i].item(), run.diffusion.alpha_bar[i].item()
-    sigma = eta * ((1 - before) / (1 - now) * (1 - now / before)) ** 0.5
-    x = before**0.5 * prediction.x_start + max(0.0, 1 - before - sigma**2) ** 0.5 * prediction.eps
+    (a, b), (a_next, b_next) = run.diffusion.scales(i), run.diffusion.scales(i - 1)
+    sigma = eta * b_next / b * max(0.0, b**2 - (a * b_next / a_next) ** 2) ** 0.5
+    x = a_next * prediction.x_start + max(0.0, b_next**2 - sigma**2) ** 0.5 * prediction.eps
     return x + sigma * run.noise(x) if eta > 0 and i > 0 else x
 
 

@@ -1,7 +1,7 @@
 """Fast samplers: steps for the loop of `samplers` that solve the probability-flow equation, or its stochastic form.
 
 All work on every process: with x = a x₀ + b ε, σ = b / a and λ = −log σ, the equation is d(x/a) = ε dσ, and also
-d(x/b) = x₀ d(a/b). The first step from σ = ∞ and the last one, to σ = 0, are those of `ddim`.
+d(x/b) = x₀ d(a/b). The step from σ = ∞, if there is one, and the last one, to σ = 0, are of first order.
 Letters: `B` batch, `C` channels.
 """
 
