@@ -1,6 +1,6 @@
 import math
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -182,13 +182,13 @@ def test_multistep_methods_use_the_levels_they_have_seen(predicts_start, mixture
     process = predicts_start.at_sigmas(schedules.karras_sigmas(60, 0.02, 100.0))
     many = predicts_start.at_sigmas(schedules.karras_sigmas(400, 0.02, 100.0))
     exact = samplers.sample(model, x, many, step=flow.heun)
-    for step in (solvers.dpm_solver, solvers.unipc):
+    for step, other in product((solvers.dpm_solver, solvers.unipc), (solvers.heun, samplers.ddim)):
 
-        def mixed(x, i, run, step=step):
-            return (solvers.heun if i % 7 == 3 else step)(x, i, run)
+        def mixed(x, i, run, step=step, other=other):
+            return (other if i % 7 == 3 else step)(x, i, run)
 
         error = (samplers.sample(model, x, process, step=mixed) - exact).abs().max()
-        assert error < 0.01
+        assert error < 0.01  # 0.018 with a prediction of another level
 
 
 @pytest.mark.parametrize("order", [0, 5, 2.5])
