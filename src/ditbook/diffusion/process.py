@@ -34,7 +34,7 @@ class Process(ABC):
     num_steps: int  # T
     timesteps: Tensor  # what the model is called with at each index
     sigmas: Tensor  # b / a, the noise level, increasing; the last may be infinite
-    clock: Tensor  # the time whose derivative of x, along a path from x₀ to ε, is v; it is 0 at the clean image
+    clock: Tensor  # a time at which x, on its path from x₀ to ε, moves with the velocity v; 0 at the clean image
 
     def __init__(self) -> None:
         self._cast: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
