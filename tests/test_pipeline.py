@@ -3,7 +3,7 @@ import torch
 
 from ditbook import data, pipeline, weights
 from ditbook.data import shapes
-from ditbook.diffusion import samplers, schedules
+from ditbook.diffusion import flow, samplers, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
 from ditbook.training.tasks.scenes import accuracy_of_samples
@@ -126,5 +126,18 @@ def test_names_that_generate_no_images_are_refused():
 
 
 def test_an_unknown_schedule_is_refused():
-    with pytest.raises(ValueError, match="no schedule 'square'; there are linear, scaled_linear, cosine"):
+    with pytest.raises(ValueError, match="no schedule 'square'; there are linear, scaled_linear, cosine, straight"):
         pipeline.process(weights.load("dit-digits"), schedule="square")
+
+
+def test_straight_paths_are_followed_by_eulers_steps():
+    model = weights.load("unet-digits")
+    process = pipeline.process(model, schedule="straight")
+    assert (process.num_steps, process.predicts) == (1000, "v")
+    images = pipeline.Pipeline(model, process).sample(count=2, steps=5)
+    few = flow.Flow(flow.uniform_times(5))
+    wanted = samplers.sample(model, noise(2, 1, 8, 8), few, step=flow.euler, clip=1.0)
+    torch.testing.assert_close(images, wanted.clamp(-1, 1), rtol=1e-4, atol=1e-4)
+    assert pipeline.process(model, "x_start", "straight").predicts == "x_start"
+    with pytest.raises(ValueError, match="straight paths have no variance"):
+        pipeline.process(weights.load("dit-digits"), schedule="straight")

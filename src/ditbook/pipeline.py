@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ditbook import rng, weights
 from ditbook.data import shapes
-from ditbook.diffusion import samplers, schedules
-from ditbook.diffusion.gaussian import GaussianDiffusion, Parameterization
+from ditbook.diffusion import flow, samplers, schedules
+from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import ClassifierFreeGuidance, null_condition
+from ditbook.diffusion.process import Parameterization, Process
 from ditbook.models.autoencoder import Autoencoder
 from ditbook.models.dit import DiT
 from ditbook.models.unet import UNet
@@ -29,6 +30,7 @@ DIGITS = tuple("0123456789")
 SHAPES = tuple(" ".join(pair) for pair in shapes.PAIRS)
 LABELS = {"digits": DIGITS, "scenes": SHAPES}  # names of the classes, by the task that a recipe names
 SCHEDULES = {"linear": schedules.linear, "scaled_linear": schedules.scaled_linear, "cosine": schedules.cosine}
+STRAIGHT = "straight"  # in place of a schedule: the straight paths of a flow
 
 Label = str | int | None
 
@@ -45,7 +47,7 @@ class Pipeline:
     """
 
     model: DiT | UNet
-    diffusion: GaussianDiffusion
+    diffusion: Process
     labels: tuple[str, ...] = ()
     autoencoder: Autoencoder | None = None
 
@@ -59,7 +61,7 @@ class Pipeline:
         seed: int = 0,
         progress: bool = False,
     ) -> Tensor:
-        """Generate images by DDIM.
+        """Generate images by DDIM, which on straight paths is Euler's step.
 
         Args:
             labels: for each image the name or number of its class, or None for no class.
@@ -133,7 +135,7 @@ def load(name: str, device: str | torch.device = "cpu") -> Pipeline:
     if about.get("task") not in LABELS:
         raise ValueError(f"{name} does not generate images; those that do are {', '.join(names())}")
     model = weights.load(name).to(device)
-    diffusion = process(model, about.get("predicts", "eps"), about["schedule"])
+    diffusion = process(model, about.get("predicts"), about["schedule"])
     labels = LABELS[about["task"]] if conditional(model) else ()
     autoencoder = weights.load(about["latents_of"]).to(device) if "latents_of" in about else None
     return Pipeline(model, diffusion, labels, autoencoder)
@@ -149,20 +151,28 @@ def conditional(model: DiT | UNet) -> bool:
     return hasattr(model, "null_condition")
 
 
-def process(model: DiT | UNet, predicts: Parameterization = "eps", schedule: str = "linear") -> GaussianDiffusion:
+def process(model: DiT | UNet, predicts: Parameterization | None = None, schedule: str = "linear") -> Process:
     """The process of 1,000 steps that a model is trained on.
 
+    Args:
+        predicts: by default ε, or the velocity on straight paths.
+        schedule: one of `SCHEDULES`, or `STRAIGHT`.
+
     Raises:
-        ValueError: no such schedule or parameterization.
+        ValueError: no such schedule or parameterization, or straight paths for a model with a variance head.
     """
     return _process(predicts, schedule, getattr(model.config, "learn_sigma", False))
 
 
 @cache
-def _process(predicts: Parameterization, schedule: str, learn_sigma: bool) -> GaussianDiffusion:
+def _process(predicts: Parameterization | None, schedule: str, learn_sigma: bool) -> Process:
+    if schedule == STRAIGHT:
+        if learn_sigma:
+            raise ValueError("straight paths have no variance: build the model with learn_sigma=False")
+        return flow.Flow(flow.uniform_times(1000), predicts=predicts or "v")
     if schedule not in SCHEDULES:
-        raise ValueError(f"no schedule {schedule!r}; there are {', '.join(SCHEDULES)}")
-    return GaussianDiffusion(SCHEDULES[schedule](), predicts=predicts, learn_sigma=learn_sigma)
+        raise ValueError(f"no schedule {schedule!r}; there are {', '.join([*SCHEDULES, STRAIGHT])}")
+    return GaussianDiffusion(SCHEDULES[schedule](), predicts=predicts or "eps", learn_sigma=learn_sigma)
 
 
 def _listed(labels: tuple[str, ...]) -> str:

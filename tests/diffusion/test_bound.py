@@ -156,3 +156,88 @@ def test_the_whole_bound():
     prior = torch.distributions.kl_divergence(last, torch.distributions.Normal(0.0, 1.0)).mean() / math.log(2)
     assert {len(terms) for terms in found.values()} == {6}
     assert all(terms[-1].item() == pytest.approx(prior.item(), rel=1e-6) for terms in found.values())
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
+def test_the_bound_is_one_for_every_parameterization(predicts):
+    """A model that says the same in other words has the same terms."""
+    plain = GaussianDiffusion(schedules.linear(8, 0.01, 0.3), predicts="eps", learn_sigma=True)
+    other = GaussianDiffusion(schedules.linear(8, 0.01, 0.3), predicts=predicts, learn_sigma=True)
+    x = (normal(0, 3, 1, 2, 2).clamp(-1, 1) * 127.5).round() / 127.5
+
+    def model(x, t):
+        return torch.cat([0.4 * x, torch.tanh(x)], dim=1)
+
+    def same(x, t):
+        value, logits = model(x, t).chunk(2, dim=1)
+        return torch.cat([getattr(plain.convert(value, x, t, "eps"), predicts), logits], dim=1)
+
+    wanted = bound.variational_bound(model, plain, x, torch.Generator().manual_seed(7))
+    found = bound.variational_bound(same, other, x, torch.Generator().manual_seed(7))
+    assert found.keys() == wanted.keys() == {"learned", "posterior", "beta"}
+    for name, terms in wanted.items():
+        torch.testing.assert_close(found[name], terms, rtol=1e-7, atol=1e-9)
+
+
+def test_from_pure_noise_the_prior_costs_nothing():
+    betas = schedules.zero_terminal_snr(schedules.linear(20, 0.01, 0.3))
+    terms = bound.variational_bound(
+        lambda x, t: 0.5 * x, GaussianDiffusion(betas, predicts="v"), normal(0, 2, 1, 2, 2), torch.Generator()
+    )
+    assert terms.keys() == {"posterior", "beta"}
+    for values in terms.values():
+        assert values.isfinite().all()
+        assert values[-1] == 0
+
+
+def losses_of(t, generator):
+    """Losses that differ by a factor of a hundred between timesteps, and scatter."""
+    return 10 ** (t.double() / 10 - 1) * torch.rand(len(t), generator=generator).double()
+
+
+def test_timesteps_are_uniform_until_all_are_known():
+    sampler = bound.ImportantTimesteps(20, torch.device("cpu"), keep=3)
+    sampler.update(torch.arange(20).repeat(2), torch.rand(40))
+    sampler.update(torch.arange(19), torch.rand(19))
+    torch.testing.assert_close(sampler.probabilities(), torch.full((20,), 0.05))
+    t, weights = sampler.sample(1000, torch.Generator().manual_seed(0))
+    assert t.bincount(minlength=20).min() > 20
+    torch.testing.assert_close(weights, torch.ones(1000))
+    sampler.update(torch.tensor([19]), torch.rand(1))
+    assert sampler.probabilities().std() > 0
+
+
+def test_probabilities_follow_the_last_losses():
+    """Against lists of the last losses, kept one by one, as the paper defines them."""
+    sampler, kept = bound.ImportantTimesteps(6, torch.device("cpu"), keep=4), [[] for _ in range(6)]
+    generator = torch.Generator().manual_seed(0)
+    for size in (3, 50, 1, 30, 7, 64, 2, 5):
+        t = torch.randint(6, (size,), generator=generator)
+        values = (1 + t) * torch.rand(size, generator=generator)
+        sampler.update(t, values)
+        for step, value in zip(t.tolist(), values.tolist(), strict=True):
+            kept[step] = [*kept[step], value][-4:]
+    root = torch.tensor([sum(v**2 for v in values) / 4 for values in kept]).sqrt()
+    torch.testing.assert_close(sampler.probabilities(), 0.999 * root / root.sum() + 0.001 / 6)
+    t, weights = sampler.sample(60_000, generator)
+    frequency = t.bincount(minlength=6) / 60_000
+    torch.testing.assert_close(frequency, sampler.probabilities(), rtol=0.05, atol=0.002)
+    torch.testing.assert_close(weights, 1 / (6 * sampler.probabilities()[t]))
+
+
+def test_weighted_losses_have_the_mean_of_uniform_ones_and_less_variance():
+    sampler = bound.ImportantTimesteps(20, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        sampler.update(torch.arange(20), losses_of(torch.arange(20), generator))
+    uniform = torch.randint(20, (100_000,), generator=generator)
+    t, weights = sampler.sample(100_000, generator)
+    plain, weighted = losses_of(uniform, generator), weights * losses_of(t, generator)
+    assert weighted.mean().item() == pytest.approx(plain.mean().item(), rel=0.02)
+    assert weighted.var() < plain.var() / 2
+
+
+def test_losses_of_zero_stay_uniform():
+    sampler = bound.ImportantTimesteps(4, torch.device("cpu"), keep=1)
+    sampler.update(torch.arange(4), torch.zeros(4))
+    torch.testing.assert_close(sampler.probabilities(), torch.full((4,), 0.25))

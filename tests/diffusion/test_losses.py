@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ditbook.diffusion import losses, schedules
+from ditbook.diffusion import bound, flow, losses, schedules, weighting
 from ditbook.diffusion.gaussian import GaussianDiffusion
 
 
@@ -131,3 +131,44 @@ def test_without_dropout_no_null_condition_is_needed(diffusion):
         losses.denoising_loss(
             lambda x, t, y: x, diffusion, x, torch.Generator().manual_seed(0), dropout=0.1, y=torch.arange(4)
         )
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
+@pytest.mark.parametrize("variance", ["beta", "posterior", "learned", None])
+def test_the_mean_of_the_bound_loss_is_the_bound(predicts, variance):
+    """Every timestep once, with the noise that `variational_bound` draws, against its sum without the prior's term."""
+    diffusion = GaussianDiffusion(schedules.linear(12, 0.01, 0.3), predicts=predicts, learn_sigma=True)
+    x = (normal(0, 3, 1, 2, 2).clamp(-1, 1) * 127.5).round() / 127.5
+
+    def model(x, t):
+        return torch.cat([0.4 * x, torch.tanh(x)], dim=1)
+
+    terms = bound.variational_bound(model, diffusion, x, torch.Generator().manual_seed(7))[variance or "learned"]
+    generator = torch.Generator().manual_seed(7)
+    eps = torch.stack([torch.randn(x.shape, generator=generator, dtype=x.dtype) for _ in range(12)])
+    t = torch.arange(12).repeat_interleave(3)
+    loss = losses.bound_loss(model, diffusion, x.repeat(12, 1, 1, 1), t, eps.flatten(0, 1), variance=variance)
+    assert loss.item() == pytest.approx(terms[:-1].sum().item(), rel=1e-9)
+    each = losses.bound_loss(
+        model, diffusion, x.repeat(12, 1, 1, 1), t, eps.flatten(0, 1), variance=variance, reduction="none"
+    )
+    torch.testing.assert_close(each.view(12, 3).mean(1), 12 * terms[:-1])
+
+
+def test_the_bound_loss_trains_both_heads_and_knows_its_variances(with_head, diffusion):
+    x, eps, t = normal(0, 3, 1, 4, 4), normal(1, 3, 1, 4, 4), torch.tensor([1, 30, 900])
+    output = normal(2, 3, 2, 4, 4).requires_grad_()
+    losses.bound_loss(lambda x, t: output, with_head, x, t, eps).backward()
+    assert (output.grad.flatten(2).abs().sum(2) > 0).all()
+    with pytest.raises(ValueError, match="take 'beta', 'posterior', or 'learned'"):
+        losses.bound_loss(lambda x, t: x, diffusion, x, t, eps, variance="learned")
+
+
+def test_a_training_step_along_straight_paths():
+    model, x, y = Conditional(1), normal(0, 16, 1, 2, 2), torch.arange(16) % 9
+    paths = flow.Flow(flow.uniform_times(10), shift=2.0)
+    found = losses.denoising_loss(model, paths, x, torch.Generator().manual_seed(5), dropout=0.3, y=y)
+    wanted = flow.flow_loss(model, paths, x, torch.Generator().manual_seed(5), dropout=0.3, y=y)
+    assert torch.equal(found, wanted)
+    with pytest.raises(ValueError, match="straight paths take no weighting"):
+        losses.denoising_loss(model, paths, x, torch.Generator(), weighting=weighting.min_snr, y=y)

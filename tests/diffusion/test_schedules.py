@@ -92,3 +92,36 @@ def test_50_steps_of_a_thousand():
 def test_respacing_to_an_impossible_count(count):
     with pytest.raises(ValueError, match="take between 2 and 10"):
         schedules.spaced_timesteps(10, count)
+
+
+@pytest.mark.parametrize("schedule", ALL)
+def test_zero_terminal_snr(schedule):
+    """Algorithm 1 of Lin et al. 2024: √ᾱ is moved and scaled, its first value stays, and the last is zero."""
+    before = (1 - schedule(1000)).cumprod(0).sqrt()
+    betas = schedules.zero_terminal_snr(schedule(1000))
+    after = (1 - betas).cumprod(0).sqrt()
+    assert betas[-1] == 1
+    assert after[-1] == 0
+    assert after[0].item() == pytest.approx(before[0].item())
+    slope = (after[:-1].diff() / before[:-1].diff()).tolist()
+    assert slope == pytest.approx([(before[0] / (before[0] - before[-1])).item()] * 998, rel=1e-5)
+    with pytest.raises(ValueError, match="may be 1 where the network predicts x_start or v"):
+        GaussianDiffusion(betas)
+    process = GaussianDiffusion(betas, predicts="v")
+    assert process.sigmas[-1] == torch.inf
+
+
+def test_levels_of_karras():
+    """The values of its table, for the 18 levels of CIFAR-10."""
+    levels = schedules.karras_sigmas(18)
+    assert levels.dtype == torch.float64
+    assert levels.flip(0)[:4].tolist() == pytest.approx([80, 57.59, 40.79, 28.37], abs=0.005)
+    assert levels[:2].tolist() == pytest.approx([0.002, 0.0075], abs=5e-5)
+    even = schedules.karras_sigmas(5, 1.0, 9.0, rho=1.0)
+    assert even.tolist() == pytest.approx([1, 3, 5, 7, 9])
+
+
+@pytest.mark.parametrize(("count", "low", "high"), [(1, 0.1, 1.0), (5, 0.0, 1.0), (5, 2.0, 1.0)])
+def test_impossible_levels(count, low, high):
+    with pytest.raises(ValueError, match="at least 2 levels and 0 < low < high"):
+        schedules.karras_sigmas(count, low, high)

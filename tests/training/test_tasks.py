@@ -5,18 +5,21 @@ import torch
 import torch.nn.functional as F
 
 from ditbook import data, pipeline, weights
-from ditbook.data import captions, digits, shapes
+from ditbook.data import captions, digits, mnist, shapes
 from ditbook.data.tokenizer import BOS, EOS, PAD
 from ditbook.diffusion import losses, schedules
+from ditbook.diffusion.flow import Flow, flow_loss, uniform_times
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.models.autoencoder import sample_latent
 from ditbook.models.dit import DiT, DiTConfig
 from ditbook.objectives.autoencoding import autoencoder_loss
 from ditbook.training import recipes
 from ditbook.training.loop import Context
+from ditbook.training.tasks import digits as task_of_digits
 from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions, pair_vectors, prompts
+from ditbook.training.tasks.digits import Digits
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes, accuracy_of_samples
 
@@ -93,6 +96,120 @@ def test_agreement_tells_samples_that_show_their_label_from_others():
     with torch.no_grad():
         table[:10] = table[:10].roll(1, dims=0).clone()  # every digit under the name of the next
     assert good > 0.9 > 0.1 > task.agreement(model, guidance_scale=2.0)
+
+
+FULL = {  # the recipe of a DiT for the full-size digits, of a smaller size
+    "description": "digits",
+    "family": "dit",
+    "task": "digits",
+    "data": "MNIST",
+    "dataset": "mnist",
+    "dtype": "float16",
+    "model": {
+        "size": 28,
+        "channels": 1,
+        "patch": 4,
+        "width": 32,
+        "depth": 1,
+        "heads": 2,
+        "num_classes": 10,
+        "learn_sigma": False,
+    },
+    "training": {"steps": 2, "batch_size": 8},
+}
+
+
+@pytest.fixture
+def full_size(monkeypatch):
+    """The recipe under the name "full", its data and measurements few."""
+    whole = mnist.load
+
+    def load(split):
+        return whole(split).select(range(120))
+
+    monkeypatch.setattr(mnist, "load", load)
+    monkeypatch.setattr(task_of_digits, "LABELS", torch.arange(10).repeat(8).tolist())
+    monkeypatch.setattr(task_of_digits, "COMPONENTS", 4)
+
+    def recipe(schedule):
+        made = recipes.parse("full", FULL | {"schedule": schedule})
+        monkeypatch.setattr(recipes, "load", lambda name: made)
+        return made
+
+    return recipe
+
+
+@pytest.mark.parametrize("schedule", ["linear", "straight"])
+def test_the_full_size_digits_are_trained_in_two_steps_and_sampled_from(schedule, full_size, tmp_path):
+    recipe, out = full_size(schedule), tmp_path / "full.safetensors"
+    metric = recipes.train("full", out=out, runs=tmp_path)
+    assert list(metric) == [
+        f"held-out mse of {'eps' if schedule == 'linear' else 'v'}",
+        "agreement at guidance 2",
+        "distance to the nearest training image, 1 for held-out images",
+        "Fréchet distance in 4 principal components",
+    ]
+    assert metric == weights.metadata(str(out))["metric"]
+    trained = pipeline.load(str(out))
+    assert isinstance(trained.diffusion, Flow if schedule == "straight" else GaussianDiffusion)
+    assert trained.labels == pipeline.DIGITS
+    images = trained.sample([3, None], guidance_scale=2.0, steps=3)
+    assert images.shape == (2, 1, 28, 28)
+    assert images.isfinite().all()
+    assert recipe.task.data()["image"].shape == (120, 1, 28, 28)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "straight"])
+def test_the_loss_of_the_full_size_digits(schedule, full_size):
+    task = full_size(schedule).task
+    torch.manual_seed(0)
+    model, batch = weights.build("dit", FULL["model"]), first(task.data(), 8)
+    found = task.loss(model, batch, context(1))
+    if schedule == "straight":
+        paths = Flow(uniform_times(1000))
+        wanted = flow_loss(model, paths, batch["image"], context(1).generator, dropout=0.1, y=batch["label"])
+    else:
+        diffusion = GaussianDiffusion(schedules.linear())
+        wanted = losses.denoising_loss(
+            model, diffusion, batch["image"], context(1).generator, dropout=0.1, y=batch["label"]
+        )
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "straight"])
+def test_the_held_out_error_is_taken_of_what_is_predicted(schedule):
+    task, real = Digits(schedule=schedule), data.tensors(digits.load("validation"))["image"]
+
+    class Silent(torch.nn.Module):
+        config = weights.load("unet-digits").config
+
+        def forward(self, x, t):
+            self.largest = t.max().item()
+            return torch.zeros_like(x)
+
+    model = Silent()
+    size = 1.0 if schedule == "linear" else 1 + real.square().mean().item()  # of ε, or of ε − x₀
+    assert task.held_out_error(model) == pytest.approx(size, rel=0.01)
+    assert model.largest == (999 if schedule == "linear" else 1000)
+
+
+def test_copies_and_noise_are_far_from_real_images():
+    task = Digits(dataset="mnist")
+    held_out, train = (task.split(name)["image"][:500] for name in ("validation", "train"))
+    real, copied = (list(task.distances(images).values()) for images in (held_out, train))
+    noise = list(task.distances(2 * torch.rand(train.shape, generator=torch.Generator().manual_seed(0)) - 1).values())
+    assert real[0] == pytest.approx(1, abs=0.05)
+    assert copied[0] < 0.01
+    assert noise[0] > 2
+    assert real[1] < 5 < 50 < noise[1]
+
+
+def test_an_unknown_dataset_and_straight_paths_with_a_variance_head():
+    with pytest.raises(ValueError, match="recipe full: no dataset 'letters'; there are digits and mnist"):
+        recipes.parse("full", FULL | {"dataset": "letters"})
+    model = weights.load("dit-digits")
+    with pytest.raises(ValueError, match="learn_sigma=False"):
+        Digits(schedule="straight").process(model)
 
 
 def test_the_reader_is_trained_on_noisy_images_that_are_not_held_out():

@@ -1,4 +1,4 @@
-"""The variational bound on −log p(x₀), term by term.
+"""The variational bound on −log p(x₀), term by term, and timesteps sampled where its terms are large.
 
 Letters: `B` batch, `C` channels, `T` timesteps.
 """
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ditbook import rng
-from ditbook.diffusion.gaussian import GaussianDiffusion, Model
+from ditbook.diffusion.gaussian import GaussianDiffusion, Variance
+from ditbook.diffusion.process import Model
 
 
 def gaussian_kl(mean_1: Tensor, log_var_1: Tensor, mean_2: Tensor, log_var_2: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def bound_terms(
 @torch.no_grad()
 def variational_bound(
     model: Model, diffusion: GaussianDiffusion, x_start: Tensor, generator: torch.Generator, **condition: Tensor
-) -> dict[str, Tensor]:
+) -> dict[Variance, Tensor]:
     """The whole bound on −log p(x₀), term by term, with one call of the model for each step.
 
     Args:
@@ -75,22 +76,62 @@ def variational_bound(
 
     Source: Ho et al. 2020, equation 5; Nichol & Dhariwal 2021, section 2.1.
     """
-    terms: dict[str, list[Tensor]] = {name: [] for name in ("learned", "posterior", "beta")}
+    variances: list[Variance] = ["learned", "posterior", "beta"] if diffusion.learn_sigma else ["posterior", "beta"]
+    terms: dict[Variance, list[Tensor]] = {name: [] for name in variances}
     for step in range(diffusion.num_steps):
         t = torch.full((len(x_start),), step, device=x_start.device)
         x_t = diffusion.add_noise(x_start, t, rng.randn(x_start.shape, generator, x_start))
         prediction = diffusion.predict(model(x_t, diffusion.training_timesteps(t), **condition), x_t, t)
-        chosen = {
-            "learned": prediction.log_variance,
-            "posterior": diffusion.coefficient("posterior_log_variance", t, x_t),
-            "beta": diffusion.coefficient("log_betas", t, x_t),
-        }
-        for name, log_var in chosen.items():
-            if log_var is not None:
-                terms[name].append(bound_terms(diffusion, prediction.x_start, log_var, x_start, x_t, t).mean())
+        for name in terms:
+            log_var = diffusion.reverse_log_variance(prediction, x_t, t, name)
+            terms[name].append(bound_terms(diffusion, prediction.x_start, log_var, x_start, x_t, t).mean())
     last = torch.full((len(x_start),), diffusion.num_steps - 1, device=x_start.device)
     mean = diffusion.coefficient("sqrt_alpha_bar", last, x_start) * x_start
     log_var = 2 * diffusion.coefficient("sqrt_one_minus_alpha_bar", last, x_start).log()
     zero = torch.zeros_like(x_start)
     prior = gaussian_kl(mean, log_var, zero, zero).mean() / math.log(2)
-    return {name: torch.stack([*values, prior]) for name, values in terms.items() if values}  # (16.19)
+    return {name: torch.stack([*values, prior]) for name, values in terms.items()}  # (16.19)
+
+
+class ImportantTimesteps:
+    """Sample timesteps in proportion to the root mean square of the last losses at each, and weigh them accordingly.
+
+    Until every timestep has as many losses as are kept, all are equally likely.
+
+    Args:
+        num_steps: T.
+        device: where losses are kept and timesteps sampled.
+        keep: losses of each timestep that count.
+        uniform: fraction of the samples that stays uniform, so that no timestep is forgotten.
+
+    Source: Nichol & Dhariwal 2021, equation 18; the uniform fraction is that of its code.
+    """
+
+    def __init__(self, num_steps: int, device: torch.device, *, keep: int = 10, uniform: float = 0.001) -> None:
+        self.num_steps, self.keep, self.uniform = num_steps, keep, uniform
+        self.losses = torch.zeros(num_steps * keep + 1, device=device)  # the last entry takes what is not kept
+        self.counts = torch.zeros(num_steps, dtype=torch.int64, device=device)
+
+    def probabilities(self) -> Tensor:
+        """The probability of each timestep, (T,)."""
+        root = self.losses[:-1].view(self.num_steps, self.keep).square().mean(1).sqrt()
+        known = ((self.counts >= self.keep).all() & (root.sum() > 0)).to(root.dtype)
+        weight = known * (1 - self.uniform)
+        return weight * root / root.sum().clamp(min=torch.finfo(root.dtype).tiny) + (1 - weight) / self.num_steps
+
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Timesteps (count,), and the weights (count,), 1 / (T p), with which the mean of their losses has no bias."""
+        p = self.probabilities()
+        t = torch.searchsorted(p.cumsum(0), rng.rand((count,), generator, p.device), right=True)
+        t = t.clamp(max=self.num_steps - 1)
+        return t, 1 / (self.num_steps * p[t])
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """Keep the losses (B,) of the timesteps `t` (B,), before they are weighted."""
+        same = t[:, None] == t[None, :]  # (B, B)
+        before = same.tril(-1).sum(1)  # samples of the same timestep earlier in the batch
+        newest = before >= same.sum(1) - self.keep
+        slot = t * self.keep + (self.counts[t] + before) % self.keep
+        slot = torch.where(newest, slot, self.num_steps * self.keep)
+        self.losses = self.losses.scatter(0, slot, losses.detach().to(self.losses.dtype))
+        self.counts = self.counts.scatter_add(0, t, torch.ones_like(t))

@@ -3,41 +3,30 @@
 Letters: `B` batch, `C` channels, `T` timesteps. Tables are float64 of shape (T,), cast and moved where they are used.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ditbook.diffusion.process import Parameterization, Prediction, Process, check_same_shape, known
 from ditbook.diffusion.schedules import spaced_timesteps
 
-Parameterization = Literal["eps", "x_start", "v"]
-Model = Callable[..., Tensor]  # model(x, t, **condition), t in training timesteps
+Variance = Literal["beta", "posterior", "learned"]  # of the reverse step
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One prediction as x₀, ε and v, each of the image's shape, and the log variance of a variance head."""
-
-    x_start: Tensor
-    eps: Tensor
-    v: Tensor
-    log_variance: Tensor | None = None
-
-
-class GaussianDiffusion:
+class GaussianDiffusion(Process):
     """A forward process with the noise variances `betas`, and what a network that learns it predicts.
 
     Args:
-        betas: (T,), each in (0, 1).
+        betas: (T,), each in (0, 1). The last may be 1, zero signal-to-noise ratio, unless the network predicts ε.
         timesteps: for a respaced process, the timestep of the training process that each index stands for, (T,). The
             model is called with these.
         predicts: what the network's output means: ε, x₀ or v.
         learn_sigma: the output has twice the channels of the image; the second half are variance logits.
+        training: the process that the network was trained on, if this one is a respaced view of it.
 
     Raises:
-        ValueError: fewer than two steps, a β outside (0, 1), or an unknown parameterization.
+        ValueError: fewer than two steps, a β out of range, or an unknown parameterization.
 
     Source: Ho et al. 2020, section 2.
     """
@@ -49,47 +38,37 @@ class GaussianDiffusion:
         *,
         predicts: Parameterization = "eps",
         learn_sigma: bool = False,
+        training: "GaussianDiffusion | None" = None,
     ) -> None:
+        super().__init__()
         if betas.ndim != 1 or len(betas) < 2:
             raise ValueError(f"betas must be a list of at least 2 variances, got shape {tuple(betas.shape)}")
-        if not ((betas > 0) & (betas < 1)).all():
+        certain = betas[:-1] if known(predicts) != "eps" and betas[-1] == 1 else betas
+        if not ((certain > 0) & (certain < 1)).all():
             raise ValueError(
-                f"every beta must lie strictly between 0 and 1, got {betas.min():.4g} to {betas.max():.4g}"
+                f"every beta must lie strictly between 0 and 1, got {betas.min():.4g} to {betas.max():.4g}; the last "
+                "may be 1 where the network predicts x_start or v"
             )
-        self.predicts, self.learn_sigma, self.num_steps = _known(predicts), learn_sigma, len(betas)
+        self.predicts, self.learn_sigma, self.num_steps = predicts, learn_sigma, len(betas)
         self.timesteps = torch.arange(len(betas)) if timesteps is None else timesteps
+        self.training = self if training is None else training
         self.betas = betas.double()
         self.alphas = 1 - self.betas
         self.alpha_bar = self.alphas.cumprod(0)  # (10.2)
         self.alpha_bar_prev = torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar[:-1]])
         self.sqrt_alpha_bar, self.sqrt_one_minus_alpha_bar = self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()
+        self.sigmas = self.sqrt_one_minus_alpha_bar / self.sqrt_alpha_bar
+        self.clock = torch.atan2(self.sqrt_one_minus_alpha_bar, self.sqrt_alpha_bar)  # an angle: a is its cosine
         self.log_betas = self.betas.log()
         self.posterior_variance = self.betas * (1 - self.alpha_bar_prev) / (1 - self.alpha_bar)  # (10.7)
         # The first entry is zero, the last step being certain; for its logarithm the second stands in.
         self.posterior_log_variance = self.posterior_variance[[1, *range(1, self.num_steps)]].log()
         self.posterior_weight_of_start = self.alpha_bar_prev.sqrt() * self.betas / (1 - self.alpha_bar)
         self.posterior_weight_of_noisy = self.alphas.sqrt() * (1 - self.alpha_bar_prev) / (1 - self.alpha_bar)
-        self._cast: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
-    def coefficient(self, name: str, t: Tensor, x: Tensor) -> Tensor:
-        """Entries `t` (B,) of the table `name`, shaped to multiply `x`: (B, 1, …, 1), of its type and device.
-
-        Raises:
-            ValueError: `t` has another shape, or an index outside 0 … T − 1. The range is checked for indices on the
-                CPU; elsewhere the check would make the accelerator wait.
-        """
-        if t.shape != x.shape[:1]:
-            raise ValueError(f"timesteps of shape {tuple(t.shape)} for {len(x)} samples; expected ({len(x)},)")
-        if t.device.type == "cpu" and t.numel() and not 0 <= int(t.min()) <= int(t.max()) < self.num_steps:
-            raise ValueError(f"timestep out of range: {t.tolist()} must lie in 0 to {self.num_steps - 1}")
-        return self._table(name, x.dtype, x.device)[t].view(-1, *[1] * (x.ndim - 1))
-
-    def _table(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The table `name`, cast first (not every device has float64) and moved once."""
-        key = name, dtype, device
-        if key not in self._cast:
-            self._cast[key] = getattr(self, name).to(dtype).to(device)
-        return self._cast[key]
+    def scales(self, i: int) -> tuple[float, float]:
+        """√ᾱ and √(1 − ᾱ) at index `i`; 1 and 0 at −1."""
+        return (1.0, 0.0) if i < 0 else (self.sqrt_alpha_bar[i].item(), self.sqrt_one_minus_alpha_bar[i].item())
 
     def add_noise(self, x_start: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Noisy images at step `t`: √ᾱ x₀ + √(1 − ᾱ) ε, the result of t steps of (10.1), one after another.
@@ -138,10 +117,9 @@ class GaussianDiffusion:
 
         Source: Ho et al. 2020, equation 15; Salimans & Ho 2022, section 4 for v = √ᾱ ε − √(1 − ᾱ) x₀.
         """
-        if value.shape != x_t.shape:
-            raise ValueError(f"prediction {tuple(value.shape)} and noisy image {tuple(x_t.shape)} differ in shape")
+        check_same_shape(value, x_t)
         a, b = (self.coefficient(name, t, x_t) for name in ("sqrt_alpha_bar", "sqrt_one_minus_alpha_bar"))
-        if _known(predicts) == "eps":
+        if known(predicts) == "eps":
             x_start, eps = (x_t - b * value) / a, value  # (10.10)
         elif predicts == "x_start":
             x_start, eps = value, (x_t - a * value) / b
@@ -179,9 +157,30 @@ class GaussianDiffusion:
         prediction = self.convert(value, x_t, t, self.predicts)
         return Prediction(prediction.x_start, prediction.eps, prediction.v, log_variance)
 
-    def training_timesteps(self, t: Tensor) -> Tensor:
-        """The timesteps of the training process that the indices `t` stand for, which the model takes."""
-        return self._table("timesteps", torch.int64, t.device)[t]
+    def reverse_log_variance(
+        self, prediction: Prediction, x_t: Tensor, t: Tensor, variance: Variance | None = None
+    ) -> Tensor:
+        """Log variance of the reverse step, of the shape of `x_t`, or (B, 1, …, 1) where it is fixed beforehand.
+
+        Args:
+            prediction: for `x_t`.
+            x_t: the noisy image, (B, C, …).
+            t: indices, (B,).
+            variance: β, the posterior variance, or that of the variance head. By default the head's if the process
+                has one, and β otherwise.
+
+        Raises:
+            ValueError: an unknown variance, or "learned" without a variance head.
+        """
+        if variance is None:
+            variance = "learned" if self.learn_sigma else "beta"
+        if variance == "learned" and prediction.log_variance is not None:
+            return prediction.log_variance
+        if variance not in ("beta", "posterior"):
+            raise ValueError(
+                f"variance {variance!r}: take 'beta', 'posterior', or 'learned' where there is a variance head"
+            )
+        return self.coefficient("log_betas" if variance == "beta" else "posterior_log_variance", t, x_t)
 
     def respace(self, count: int) -> "GaussianDiffusion":
         """The same process seen at `count` of its steps only: fewer, longer steps with the same ᾱ at each.
@@ -195,17 +194,44 @@ class GaussianDiffusion:
 
     def subsequence(self, indices: list[int]) -> "GaussianDiffusion":
         """The same process seen at the given increasing indices only."""
-        alpha_bar = self.alpha_bar[indices]
+        return self._view(self.alpha_bar[indices], self.timesteps[indices])
+
+    def at_sigmas(self, sigmas: Tensor) -> "GaussianDiffusion":
+        """The same process seen at the noise levels σ = √(1/ᾱ − 1) only, whatever its own are.
+
+        Args:
+            sigmas: increasing, (T,), such as `schedules.karras_sigmas`. The model is called with fractions of
+                timesteps, those of `timesteps_of`.
+
+        Raises:
+            ValueError: fewer than two levels, or levels that do not increase from above 0.
+        """
+        return self._view(1 / (1 + sigmas.double().square()), self.timesteps_of(sigmas).float())
+
+    def timesteps_of(self, sigmas: Tensor) -> Tensor:
+        """Timesteps, float64, of noise levels σ: between those of the training process linear in log σ.
+
+        Levels beyond its first and last get their timesteps. Source: Karras et al. 2022, code of k-diffusion.
+        """
+        log_sigmas, wanted = self.training.sigmas.log(), sigmas.double().log().contiguous()
+        low = torch.searchsorted(log_sigmas, wanted, right=True).sub(1).clamp(0, len(log_sigmas) - 2)
+        fraction = (wanted - log_sigmas[low]) / (log_sigmas[low + 1] - log_sigmas[low])
+        return low + fraction.nan_to_num(nan=1.0).clamp(0, 1)  # ∞ of ∞ is the last level
+
+    def sigmas_of(self, timesteps: Tensor, x: Tensor) -> Tensor:
+        """Noise levels σ of timesteps (B,), shaped to multiply `x`: (B, 1, …, 1). The inverse of `timesteps_of`."""
+        table = self.training.table("sigmas", x.dtype, x.device)
+        whole = timesteps.long()
+        low, high = (table[index.clamp(0, len(table) - 1)] for index in (whole, whole + 1))
+        between = low.log().lerp(high.log(), (timesteps - whole).to(x.dtype)).exp()
+        return torch.where(timesteps == whole, low, between).view(-1, *[1] * (x.ndim - 1))
+
+    def _view(self, alpha_bar: Tensor, timesteps: Tensor) -> "GaussianDiffusion":
         previous = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
         return GaussianDiffusion(
             1 - alpha_bar / previous,
-            self.timesteps[indices],
+            timesteps,
             predicts=self.predicts,
             learn_sigma=self.learn_sigma,
+            training=self.training,
         )
-
-
-def _known(predicts: Parameterization) -> Parameterization:
-    if predicts not in ("eps", "x_start", "v"):
-        raise ValueError(f"parameterization {predicts!r} is unknown; take 'eps', 'x_start' or 'v'")
-    return predicts

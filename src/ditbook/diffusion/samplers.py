@@ -1,4 +1,4 @@
-"""From a model to samples: one loop, and steps that fit into it.
+"""From a model to samples: one loop, and steps that fit into it. More steps are in `solvers` and `flow`.
 
 A step is a function `step(x, i, run) → x` that takes the noisy images of index `i` to those of index i − 1. It calls
 `run.denoise(x, i)` as often as it likes, draws noise by `run.noise(x)` and finds earlier predictions in `run.history`.
@@ -9,20 +9,22 @@ Letters: `B` batch, `C` channels.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ditbook import rng
-from ditbook.diffusion.gaussian import GaussianDiffusion, Model, Prediction
+from ditbook.diffusion.gaussian import GaussianDiffusion, Variance
+from ditbook.diffusion.process import Model, Prediction, Process
 
 ORDER = 4  # predictions that `Run.history` keeps: enough for a multistep method of that order
+P = TypeVar("P", bound=Process)
 
 
 @dataclass
-class Run:
+class Run(Generic[P]):
     """One run of a sampler: what its steps may use.
 
     Args:
@@ -34,26 +36,39 @@ class Run:
     """
 
     model: Model
-    diffusion: GaussianDiffusion
+    diffusion: P
     condition: Mapping[str, Tensor]
     clip: float | None
     generator: torch.Generator | None
     history: deque[Prediction] = field(default_factory=lambda: deque(maxlen=ORDER))  # newest last
+    levels: deque[float] = field(default_factory=lambda: deque(maxlen=ORDER))  # and the noise level σ of each
+    _noisier: dict[float, P] = field(default_factory=dict)
 
     def timesteps(self, x: Tensor, i: int) -> Tensor:
         """The index `i` for each sample, (B,)."""
         return torch.full((len(x),), i, device=x.device)
 
-    def denoise(self, x: Tensor, i: int) -> Prediction:
-        """The model's prediction for `x` at index `i`, its clean image clipped if the run clips."""
-        t = self.timesteps(x, i)
-        output = self.model(x, self.diffusion.training_timesteps(t), **self.condition)
-        prediction = self.diffusion.predict(output, x, t)
+    def denoise(self, x: Tensor, i: int, process: P | None = None) -> Prediction:
+        """The model's prediction for `x` at index `i`, its clean image clipped if the run clips.
+
+        Args:
+            process: whose index it is; by default that of the run, or one of `noisier`.
+        """
+        process, t = process or self.diffusion, self.timesteps(x, i)
+        output = self.model(x, process.training_timesteps(t), **self.condition)
+        prediction = process.predict(output, x, t)
         if self.clip is not None:
-            bounded = self.diffusion.convert(prediction.x_start.clamp(-self.clip, self.clip), x, t, "x_start")
+            bounded = process.convert(prediction.x_start.clamp(-self.clip, self.clip), x, t, "x_start")
             prediction = Prediction(bounded.x_start, bounded.eps, bounded.v, prediction.log_variance)
         self.history.append(prediction)
+        self.levels.append(process.sigmas[i].item())
         return prediction
+
+    def noisier(self, factor: float) -> P:
+        """The process whose noise level σ at each index is `factor` times that of the run's."""
+        if factor not in self._noisier:
+            self._noisier[factor] = self.diffusion.at_sigmas(factor * self.diffusion.sigmas)
+        return self._noisier[factor]
 
     def noise(self, x: Tensor) -> Tensor:
         """Fresh standard normal noise of the shape of `x`.
@@ -66,7 +81,7 @@ class Run:
         return rng.randn(x.shape, self.generator, x)
 
 
-Step = Callable[[Tensor, int, Run], Tensor]
+Step = Callable[[Tensor, int, Run[Any]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ class Frame:
     prediction: Prediction
 
 
-def ddpm(x: Tensor, i: int, run: Run, *, variance: Literal["beta", "posterior", "learned"] | None = None) -> Tensor:
+def ddpm(x: Tensor, i: int, run: Run[GaussianDiffusion], *, variance: Variance | None = None) -> Tensor:
     """Ancestral sampling: the posterior mean of the predicted clean image, and fresh noise.
 
     Args:
@@ -90,24 +105,16 @@ def ddpm(x: Tensor, i: int, run: Run, *, variance: Literal["beta", "posterior", 
 
     Source: Ho et al. 2020, algorithm 2; Nichol & Dhariwal 2021 for the learned variance.
     """
-    diffusion, t = run.diffusion, run.timesteps(x, i)
-    prediction = run.denoise(x, i)
-    mean, log_variance = diffusion.posterior(prediction.x_start, x, t)
-    if variance is None:
-        variance = "learned" if diffusion.learn_sigma else "beta"
-    if variance == "learned" and prediction.log_variance is not None:
-        log_variance = prediction.log_variance
-    elif variance == "beta":
-        log_variance = diffusion.coefficient("log_betas", t, x)
-    elif variance != "posterior":
-        raise ValueError(
-            f"variance {variance!r}: take 'beta', 'posterior', or 'learned' where there is a variance head"
-        )
+    t, prediction = run.timesteps(x, i), run.denoise(x, i)
+    mean, _ = run.diffusion.posterior(prediction.x_start, x, t)
+    log_variance = run.diffusion.reverse_log_variance(prediction, x, t, variance)
     return mean + (0.5 * log_variance).exp() * run.noise(x) if i > 0 else mean  # (10.14)
 
 
-def ddim(x: Tensor, i: int, run: Run, *, eta: float = 0.0) -> Tensor:
+def ddim(x: Tensor, i: int, run: Run[P], *, eta: float = 0.0) -> Tensor:
     """Implicit sampling: with `eta` = 0 the starting noise determines the image, and few steps are enough.
+
+    On straight paths it is Euler's step along the velocity.
 
     Args:
         eta: 0 adds no noise, 1 as much as `ddpm` with the posterior variance. A variance head is ignored.
@@ -115,9 +122,9 @@ def ddim(x: Tensor, i: int, run: Run, *, eta: float = 0.0) -> Tensor:
     Source: Song et al. 2021, equations 12 and 16.
     """
     prediction = run.denoise(x, i)
-    before, now = run.diffusion.alpha_bar_prev[i].item(), run.diffusion.alpha_bar[i].item()
-    sigma = eta * ((1 - before) / (1 - now) * (1 - now / before)) ** 0.5
-    x = before**0.5 * prediction.x_start + max(0.0, 1 - before - sigma**2) ** 0.5 * prediction.eps
+    (a, b), (a_next, b_next) = run.diffusion.scales(i), run.diffusion.scales(i - 1)
+    sigma = eta * b_next / b * max(0.0, b**2 - (a * b_next / a_next) ** 2) ** 0.5
+    x = a_next * prediction.x_start + max(0.0, b_next**2 - sigma**2) ** 0.5 * prediction.eps
     return x + sigma * run.noise(x) if eta > 0 and i > 0 else x
 
 
@@ -125,7 +132,7 @@ def ddim(x: Tensor, i: int, run: Run, *, eta: float = 0.0) -> Tensor:
 def progressive(
     model: Model,
     x: Tensor,
-    diffusion: GaussianDiffusion,
+    diffusion: Process,
     *,
     step: Step = ddim,
     clip: float | None = None,
@@ -157,7 +164,7 @@ def progressive(
 def sample(
     model: Model,
     x: Tensor,
-    diffusion: GaussianDiffusion,
+    diffusion: Process,
     *,
     step: Step = ddim,
     clip: float | None = None,

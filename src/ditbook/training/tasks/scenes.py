@@ -9,8 +9,8 @@ from torch import Tensor
 from ditbook import data, pipeline, weights
 from ditbook.data import shapes
 from ditbook.data.drawing import render
-from ditbook.diffusion.gaussian import Parameterization
 from ditbook.diffusion.losses import denoising_loss
+from ditbook.diffusion.process import Parameterization
 from ditbook.judges.scene_reader import SceneReader
 from ditbook.models.autoencoder import Autoencoder
 from ditbook.models.dit import DiT
