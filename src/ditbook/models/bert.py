@@ -4,6 +4,7 @@ Letters: `B` batch, `T` tokens, `D` width, `L` layers, `H` heads, `V` vocabulary
 Source: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", section 3 and appendix A.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -110,10 +111,13 @@ class BERT(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """Normal numbers of standard deviation 0.02 for all matrices, zero for all biases."""
+        """Normal numbers for all matrices, of standard deviation 0.02 at the paper's width of 768, zero for all biases.
+
+        At other widths the deviation goes with D^(−1/2), so that a product is as large as in the paper's model.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=0.02 * math.sqrt(768 / self.config.width))
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 

@@ -33,7 +33,7 @@ def mask_words(
         generator: of three random numbers for each token.
         vocabulary: V, from which random tokens are drawn.
         mask: the mask token.
-        special: tokens that are never chosen: padding, and those that stand at the ends of sentences.
+        special: tokens that are neither chosen nor drawn: padding, and those that stand at the ends of sentences.
         fraction: probability that a token is chosen.
         parts: of the chosen tokens, the fractions that become the mask token, become a random token, and stay.
 
@@ -55,7 +55,8 @@ def mask_words(
     for token in special:
         chosen &= tokens != token
     how = rng.rand(tuple(tokens.shape), generator, device)
-    other = rng.randint(vocabulary, tuple(tokens.shape), generator, device)
+    ordinary = torch.tensor([token for token in range(vocabulary) if token not in special], device=device)
+    other = ordinary[rng.randint(len(ordinary), tuple(tokens.shape), generator, device)]
     hidden = torch.where(how < parts[0] + parts[1], other, tokens)
     hidden = torch.where(how < parts[0], mask, hidden)
     return torch.where(chosen, hidden, tokens), torch.where(chosen, tokens, IGNORED)  # (4.2)

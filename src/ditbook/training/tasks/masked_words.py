@@ -1,127 +1,107 @@
 """Pre-training on Python's manual: BERT's two tasks, or the next token for a rival that reads left to right.
 
-The tokenizer knows every byte and so needs no unknown token: its number serves as the mask. The begin token is BERT's
-[CLS], the end token its [SEP].
+Letters: `B` batch, `T` tokens, `N` gaps, `V` vocabulary.
 """
 
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from ditbook.data import python_docs, tokenizer
-from ditbook.data.tokenizer import BOS, EOS, PAD, SPECIAL, UNK, BPETokenizer
+from ditbook.data.tokenizer import PAD, SPECIAL
 from ditbook.models.bert import BERT
-from ditbook.objectives.masking import IGNORED, mask_words, next_sentence_pairs, pretraining_loss
+from ditbook.objectives.masking import IGNORED, mask_words, pretraining_loss
 from ditbook.objectives.tokens import next_token_loss
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
+from ditbook.training.tasks.manual import MASK, gaps, pairs, running_text
 
-VOCABULARY = 1500
-CLS, SEP, MASK = BOS, EOS, UNK
-TOKENS = 64  # of a row of running text, [CLS] and [SEP] included
-SENTENCE = 30  # tokens of the longest sentence; a longer one is cut
 PAIRS = 20_000
-DECORATION = re.compile(r"[*=\-~^+]{4,}")  # of headings and tables
-
-
-@cache
-def paragraphs(split: str) -> dict[str, list[str]]:
-    """The running text of the manual by topic, each paragraph on one line and once: the manual repeats some.
-
-    Headings, tables and paragraphs of fewer than 20 characters are left out.
-
-    Raises:
-        ValueError: as `python_docs.load`.
-    """
-    rows, seen, found = python_docs.load(split), set(), {}
-    for topic, text in zip(rows["topic"], rows["text"], strict=True):
-        found[topic] = []
-        for part in python_docs.paragraphs(text):
-            line = " ".join(part.split())
-            if len(line) >= python_docs.SHORTEST and not DECORATION.search(line) and line not in seen:
-                seen.add(line)
-                found[topic].append(line)
-    return found
-
-
-@cache
-def words() -> BPETokenizer:
-    """Byte pairs of the train split."""
-    return BPETokenizer.train((line for lines in paragraphs("train").values() for line in lines), VOCABULARY)
-
-
-def running_text(split: str, step: int) -> Tensor:
-    """Rows of 64 tokens: [CLS], 62 of running text, [SEP]. Each begins `step` tokens after the one before: (N, 64)."""
-    rows = []
-    for lines in paragraphs(split).values():
-        ids, size = words().encode("\n".join(lines)), TOKENS - 2
-        rows += [[CLS, *ids[at : at + size], SEP] for at in range(0, len(ids) - size + 1, step)]
-    return torch.tensor(rows)
-
-
-def sentences(split: str) -> tuple[list[list[int]], Tensor]:
-    """Sentences of at most 30 tokens in the order of the text, and the number of the topic of each, (N,)."""
-    rows, topics = [], []
-    for topic, lines in enumerate(paragraphs(split).values()):
-        for line in lines:
-            for ids in _packed(line):
-                rows.append(ids)
-                topics.append(topic)
-    return rows, torch.tensor(topics)
-
-
-def _packed(line: str) -> Iterator[list[int]]:
-    """The sentences of a paragraph; short ones are joined to the next as long as 30 tokens hold both."""
-    ids: list[int] = []
-    for sentence in re.split(r"(?<=[.:;?!])(?= )", line):
-        more = words().encode(sentence)
-        if ids and len(ids) + len(more) > SENTENCE:
-            yield ids
-            ids = []
-        ids += more
-        while len(ids) > SENTENCE:
-            yield ids[:SENTENCE]
-            ids = ids[SENTENCE:]
-    if ids:
-        yield ids
-
-
-def join(first: list[list[int]], second: list[list[int]]) -> Batch:
-    """Two sentences as one text: [CLS] first [SEP] second [SEP]; `tokens` and `segments`, (N, T) each."""
-    tokens = tokenizer.batch([[CLS, *a, SEP, *b, SEP] for a, b in zip(first, second, strict=True)])
-    start = torch.tensor([len(a) + 2 for a in first])
-    segments = (torch.arange(tokens.shape[1]) >= start[:, None]) & (tokens != PAD)
-    return {"tokens": tokens, "segments": segments.long()}
-
-
-def pairs(split: str, count: int, seed: int) -> Batch:
-    """`count` pairs of sentences: `tokens`, `segments` and `random`, 1 where the second sentence is a random one."""
-    rows, topics = sentences(split)
-    first, second, random = next_sentence_pairs(topics, count, torch.Generator().manual_seed(seed))
-    return join([rows[i] for i in first.tolist()], [rows[i] for i in second.tolist()]) | {"random": random}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedWords(Task[BERT]):
     """Predict masked words, with or without pairs of sentences; a causal model predicts each next token instead."""
 
-    next_sentence: bool  # pairs of sentences and the second loss, or running text
-    parts: tuple[float, ...] = (0.8, 0.1, 0.1)  # mask, random, same
+    next_sentence: bool  # pairs of sentences and a second loss, or running text
+    parts: Sequence[float] = (0.8, 0.1, 0.1)  # of the chosen words: mask, random, same
 
     def data(self) -> Batch:
-        """20,000 pairs of sentences, or the running text of the train split, four times over."""
-        return pairs("train", PAIRS, seed=0) if self.next_sentence else {"tokens": running_text("train", TOKENS // 4)}
+        """20,000 pairs of sentences of the train split, or its running text, each token in four rows."""
+        return pairs("train", PAIRS, seed=0) if self.next_sentence else {"tokens": running_text("train", step=8)}
 
     def loss(self, model: BERT, batch: Batch, context: Context) -> Tensor:
-        """The sum of BERT's two losses, or the one of these that applies."""
+        """The sum of BERT's two losses, or the one of these that applies, or the loss of the next token."""
         tokens = batch["tokens"]
         if model.config.causal:
             return next_token_loss(model.word_logits(model.encode(tokens[:, :-1])), tokens[:, 1:])
-        hidden, labels = self.hide(tokens, context.generator)
+        mask, random, same = self.parts
+        hidden, labels = mask_words(
+            tokens,
+            context.generator,
+            vocabulary=model.config.vocabulary,
+            mask=MASK,
+            special=range(len(SPECIAL)),
+            parts=(mask, random, same),
+        )
+        x = model.encode(hidden, segments=batch.get("segments"))
+        logits, labels = chosen(model, x, labels)
         if not self.next_sentence:
-            return next_token_loss(model.word_logits(model.encode(hidden)), labels, pad=IGNORED)
-        return pretraining_loss(*model(hidden, segments=batch["segments"]), labels, batch["random"])
+            return next_token_loss(logits, labels, pad=IGNORED)
+        return pretraining_loss(logits, model.next_sentence(model.pool(x)), labels, batch["random"])
+
+    def evaluate(self, model: BERT) -> dict[str, float]:
+        """Fraction of held-out gaps that are filled with the right word, and of pairs that are judged rightly."""
+        rows, places = gaps(2000, seed=1)
+        words = accuracy(fill(model, rows, places), rows[torch.arange(len(rows)), places])
+        metric = {f"right words in {len(rows):,} held-out gaps": round(words, 4)}
+        if self.next_sentence:
+            batch = pairs("validation", 2000, seed=1)
+            with torch.no_grad():
+                logits = model.next_sentence(model.pool(model.encode(batch["tokens"], segments=batch["segments"])))
+            metric["right of 2,000 held-out pairs"] = round(accuracy(logits, batch["random"]), 4)
+        return metric
+
+
+def chosen(model: BERT, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Word logits and labels of a quarter of all places, among them those that have a label.
+
+    Computing the logits elsewhere would be in vain. The number of places is fixed, so that no device has to wait.
+
+    Args:
+        model: whose `word_logits` are taken.
+        x: features, (B, T, D).
+        labels: (B, T), −100 where a place has none; a quarter of them have one at most.
+
+    Returns:
+        (1, B·T / 4, V) and (1, B·T / 4).
+    """
+    flat = labels.flatten()
+    places = (flat != IGNORED).int().topk(len(flat) // 4).indices
+    return model.word_logits(x.flatten(0, 1)[places])[None], flat[places][None]
+
+
+@torch.no_grad()
+def fill(model: BERT, tokens: Tensor, places: Tensor, *, right: bool = True) -> Tensor:
+    """Logits of the word in one gap of each row, (N, V). A causal model reads what stands before the gap alone.
+
+    Args:
+        model: a BERT or its causal rival.
+        tokens: (N, T).
+        places: of the gaps, (N,).
+        right: whether a BERT also reads what stands behind the gap; if not, it is padding.
+    """
+    rows = torch.arange(len(tokens), device=tokens.device)
+    if model.config.causal:
+        return model.word_logits(model.encode(tokens)[rows, places - 1])
+    hidden = tokens.clone()
+    hidden[rows, places] = MASK
+    if not right:
+        hidden[torch.arange(tokens.shape[1], device=tokens.device) > places[:, None]] = PAD
+    return model.word_logits(model.encode(hidden)[rows, places])
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Fraction of rows (N, K) whose largest logit is that of the label (N,)."""
+    return (logits.argmax(dim=-1) == labels).double().mean().item()
