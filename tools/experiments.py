@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import experiments_bert
+import experiments_finetuning
 import torch
 
 from ditbook import pipeline, results, weights
@@ -130,6 +131,14 @@ def masking() -> None:
                 store("masking", row | {"seconds": round(time.perf_counter() - start, 1)} | machine())
 
 
+def fine_tuning() -> None:
+    """The pre-trained BERT of `masking` and an untrained one, fine-tuned with few labels and with many."""
+    for seed in range(experiments_finetuning.SEEDS):
+        for key, measured in experiments_finetuning.measurements(seed, RUNS):
+            if not stored("fine-tuning", key):
+                store("fine-tuning", key | {"accuracy": measured()} | machine())
+
+
 def pixel_noise() -> None:
     """The pixel DiT of chapter 15, trained to predict the noise instead of the clean image."""
     recipe = recipes.load("dit-shapes-pixel")
@@ -171,7 +180,7 @@ def store(experiment: str, row: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    single = {"pixel-noise": pixel_noise, "masking": masking}
+    single = {"pixel-noise": pixel_noise, "masking": masking, "fine-tuning": fine_tuning}
     names = ["ablation", "random-start", "scaling", *single]
     parser.add_argument("experiments", nargs="*", default=names, choices=names)
     RUNS.mkdir(parents=True, exist_ok=True)

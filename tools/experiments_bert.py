@@ -29,7 +29,7 @@ RULES = {  # of the chosen words: mask, random, same
     "0/50/50": (0.0, 0.5, 0.5),
     LEFT: (0.8, 0.1, 0.1),  # not used
 }
-SEEDS, STEPS, SWEEPS = 3, 800, 5
+SEEDS, STEPS, SWEEPS = 3, 600, 5
 CONFIG: dict[str, Any] = {"positions": 40, "width": 64, "depth": 2, "heads": 4}
 TRAINING: dict[str, Any] = {"batch_size": 32, "learning_rate": 3e-3, "grad_clip": 1.0, "ema_decay": 0.99}
 WORDS = captions.tokenizer("french")
