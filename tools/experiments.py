@@ -131,6 +131,13 @@ def masking() -> None:
                 store("masking", row | {"seconds": round(time.perf_counter() - start, 1)} | machine())
 
 
+def manual() -> None:
+    """The same two models on Python's manual, one seed."""
+    for rule in ("80/10/10", experiments_bert.LEFT):
+        if not stored("manual", {"rule": rule}):
+            store("manual", experiments_bert.on_the_manual(rule, 0, RUNS) | machine())
+
+
 def fine_tuning() -> None:
     """The pre-trained BERT of `masking` and an untrained one, fine-tuned with few labels and with many."""
     for seed in range(experiments_finetuning.SEEDS):
@@ -180,7 +187,7 @@ def store(experiment: str, row: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    single = {"pixel-noise": pixel_noise, "masking": masking, "fine-tuning": fine_tuning}
+    single = {"pixel-noise": pixel_noise, "masking": masking, "manual": manual, "fine-tuning": fine_tuning}
     names = ["ablation", "random-start", "scaling", *single]
     parser.add_argument("experiments", nargs="*", default=names, choices=names)
     RUNS.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""The experiment `masking` of chapter 4: BERT, its masking rule taken apart, and its rival, on French captions.
+"""Two experiments of chapter 4: BERT and its rival that reads left to right, on French captions and on the manual.
+
+`masking` also takes the masking rule apart.
 
 Letters: `N` captions, `T` tokens, `V` vocabulary, `D` width.
 """
@@ -18,6 +20,7 @@ from ditbook.data import captions, tokenizer
 from ditbook.data.tokenizer import BOS, EOS, PAD, SPECIAL, UNK
 from ditbook.models.bert import BERT, BERTConfig
 from ditbook.training.loop import TrainConfig, train
+from ditbook.training.tasks import manual
 from ditbook.training.tasks.masked_words import MaskedWords, accuracy, fill
 
 LEFT = "left to right"
@@ -32,6 +35,10 @@ RULES = {  # of the chosen words: mask, random, same
 SEEDS, STEPS, SWEEPS = 3, 600, 5
 CONFIG: dict[str, Any] = {"positions": 40, "width": 64, "depth": 2, "heads": 4}
 TRAINING: dict[str, Any] = {"batch_size": 32, "learning_rate": 3e-3, "grad_clip": 1.0, "ema_decay": 0.99}
+MANUAL: dict[str, Any] = {"vocabulary": 1000, "positions": 64, "width": 96, "depth": 2, "heads": 4}
+MANUAL_TRAINING: dict[str, Any] = {
+    "steps": 2500, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 100, "grad_clip": 1.0,
+}  # fmt: skip
 WORDS = captions.tokenizer("french")
 
 
@@ -50,6 +57,22 @@ def trained(rule: str, seed: int, runs: Path) -> BERT:
     training = TrainConfig(steps=STEPS, seed=seed, **TRAINING)
     path = runs / f"masking-{rule.replace('/', '-').replace(' ', '-')}-{seed}.safetensors"
     return cast("BERT", train(model, task.loss, data, training, path=path).ema)
+
+
+def on_the_manual(rule: str, seed: int, runs: Path) -> dict[str, Any]:
+    """One row of the experiment `manual`: words named in held-out gaps, with and without the text behind them."""
+    torch.manual_seed(seed)
+    model = BERT(BERTConfig(**MANUAL, causal=rule == LEFT))
+    task, training = MaskedWords(next_sentence=False), TrainConfig(seed=seed, **MANUAL_TRAINING)
+    path = runs / f"bert-{rule.replace('/', '-').replace(' ', '-')}-{seed}.safetensors"
+    model = cast("BERT", train(model, task.loss, task.data(), training, path=path).ema)
+    tokens, places = manual.gaps(2000, seed=1)
+    truth = tokens[torch.arange(len(tokens)), places]
+    row = {"rule": rule, "seed": seed, "steps": training.steps}
+    return row | {
+        "gaps": accuracy(fill(model, tokens, places), truth),
+        "gaps, text before alone": accuracy(fill(model, tokens, places, right=False), truth),
+    }
 
 
 def numbers(words: list[str]) -> Tensor:
