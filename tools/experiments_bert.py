@@ -161,13 +161,29 @@ def colours(model: BERT, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return model.encode(tokens)[nouns], index[tokens.roll(-1, dims=1)[nouns]]
 
 
-@torch.no_grad()
-def wrong_words(model: BERT, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Features of each word of captions in which one word in ten was replaced, and whether it was."""
+def spoiled(tokens: Tensor) -> Tensor:
+    """The captions with one word in ten replaced by a random one."""
     generator, real = torch.Generator().manual_seed(5), tokens >= len(SPECIAL)
     other = len(SPECIAL) + rng.randint(len(WORDS) - len(SPECIAL), tuple(tokens.shape), generator, tokens.device)
-    spoiled = torch.where(real & (rng.rand(tuple(tokens.shape), generator, tokens.device) < 0.1), other, tokens)
-    return model.encode(spoiled)[real], (spoiled != tokens)[real].long()
+    return torch.where(real & (rng.rand(tuple(tokens.shape), generator, tokens.device) < 0.1), other, tokens)
+
+
+@torch.no_grad()
+def wrong_words(model: BERT, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Features of each word of spoiled captions, and whether it was replaced."""
+    read, real = spoiled(tokens), tokens >= len(SPECIAL)
+    return model.encode(read)[real], (read != tokens)[real].long()
+
+
+@torch.no_grad()
+def doubts(model: BERT, tokens: Tensor) -> dict[str, float]:
+    """Fraction of words in view of spoiled captions for which the head names another word than the one it reads."""
+    read, real = spoiled(tokens), tokens >= len(SPECIAL)
+    another = (model.word_logits(model.encode(read)).argmax(dim=-1) != read).double()
+    return {
+        "right words doubted": another[real & (read == tokens)].mean().item(),
+        "wrong words doubted": another[read != tokens].mean().item(),
+    }
 
 
 def measure(rule: str, seed: int, runs: Path) -> dict[str, Any]:
@@ -194,4 +210,6 @@ def measure(rule: str, seed: int, runs: Path) -> dict[str, Any]:
     seen = rows("train", 8000)[:600]
     row["colour"] = probe(*colours(model, seen), *colours(model, tokens[:600]))
     row["wrong word"] = probe(*wrong_words(model, seen), *wrong_words(model, tokens[:600]))
+    if rule != LEFT:
+        row |= doubts(model, tokens[:600])
     return row | {"parameters": sum(p.numel() for p in model.parameters())}
