@@ -42,7 +42,9 @@ def test_an_unknown_experiment_is_refused():
 
 
 def test_names_are_the_experiments():
-    assert results.names() == ["ablation", "pixel-noise", "random-start", "scaling"]
+    assert results.names() == [
+        "ablation", "fine-tuning", "manual", "masking", "pixel-noise", "random-start", "scaling",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("experiment", ["ablation", "random-start", "scaling"])
@@ -70,6 +72,41 @@ def test_the_scaling_experiment_is_complete():
     for sampling_steps in (5, 10, 50, 100):
         assert at(1000, "distance", sampling_steps).keys() == {f"{size}/4" for size in SIZES}
     assert at(4000, "distance").keys() == {f"{size}/{patch}" for size in ("S", "M", "L") for patch in (4, 2)}
+
+
+RULES = ("80/10/10", "100/0/0", "80/20/0", "80/0/20", "0/50/50", "left to right")
+LABELS = (32, 64, 128, 256, 512, 1024, 2048, 8000)
+
+
+def test_the_masking_experiment_is_complete():
+    rows = results.load("masking")
+    assert sorted((row["rule"], row["seed"]) for row in rows) == sorted((rule, s) for rule in RULES for s in range(3))
+    for row in rows:
+        contest = row["rule"] in ("80/10/10", "left to right")
+        assert {"words", "articles", "colour", "wrong word", "machine", "torch"} <= row.keys()
+        assert ("written" in row) == contest
+        assert ("articles, whole sentence" in row) == (row["rule"] == "left to right")
+
+
+def test_the_fine_tuning_experiment_is_complete():
+    found = [(r["start"], r["trained"], r["labels"], r["seed"], r["steps"]) for r in results.load("fine-tuning")]
+    kinds = [
+        (start, *how) for start in ("pre-trained", "from scratch") for how in (("all layers", 200), ("classifier", 0))
+    ]
+    kinds.append(("bag of words", "classifier", 0))
+    wanted = [(start, part, n, s, steps) for start, part, steps in kinds for n in LABELS for s in range(3)]
+    wanted += [("from scratch", "all layers", 8000, s, 1000) for s in range(3)]
+    assert sorted(found) == sorted(wanted)
+
+
+def test_chapter_4_prints_what_was_measured():
+    rows = tabled("04_bert.ipynb")
+    for rule in RULES[:-1]:
+        found = [
+            [r[key] for r in results.load("masking") if r["rule"] == rule] for key in ("words", "colour", "wrong word")
+        ]
+        texts = [f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" for values in found]
+        assert [rule, *texts] in rows
 
 
 def test_chapter_16_prints_the_means_of_the_ablation():

@@ -1,4 +1,4 @@
-"""Measure what chapters 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
+"""Measure what chapters 4, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
 
 Each measurement is added to src/ditbook/results/NAME.json as soon as it is taken, and what is there already is not
 taken again. A training that was stopped goes on from its checkpoint in runs/experiments. A GPU is used if there is one.
@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import experiments_bert
+import experiments_finetuning
 import torch
 
 from ditbook import pipeline, results, weights
@@ -119,6 +121,31 @@ def store_measurements(
         store(run.experiment, row | {"seconds": seconds} | machine())
 
 
+def masking() -> None:
+    """BERT, the parts of its masking rule, and its rival."""
+    for seed in range(experiments_bert.SEEDS):
+        for rule in experiments_bert.RULES:
+            if not stored("masking", {"rule": rule, "seed": seed}):
+                start = time.perf_counter()
+                row = experiments_bert.measure(rule, seed, RUNS)
+                store("masking", row | {"seconds": round(time.perf_counter() - start, 1)} | machine())
+
+
+def manual() -> None:
+    """The same two models on Python's manual, one seed."""
+    for rule in ("80/10/10", experiments_bert.LEFT):
+        if not stored("manual", {"rule": rule}):
+            store("manual", experiments_bert.on_the_manual(rule, 0, RUNS) | machine())
+
+
+def fine_tuning() -> None:
+    """The pre-trained BERT of `masking` and an untrained one, fine-tuned with few labels and with many."""
+    for seed in range(experiments_finetuning.SEEDS):
+        for key, measured in experiments_finetuning.measurements(seed, RUNS):
+            if not stored("fine-tuning", key):
+                store("fine-tuning", key | {"accuracy": measured()} | machine())
+
+
 def pixel_noise() -> None:
     """The pixel DiT of chapter 15, trained to predict the noise instead of the clean image."""
     recipe = recipes.load("dit-shapes-pixel")
@@ -160,12 +187,13 @@ def store(experiment: str, row: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["ablation", "random-start", "pixel-noise", "scaling"]
+    single = {"pixel-noise": pixel_noise, "masking": masking, "manual": manual, "fine-tuning": fine_tuning}
+    names = ["ablation", "random-start", "scaling", *single]
     parser.add_argument("experiments", nargs="*", default=names, choices=names)
     RUNS.mkdir(parents=True, exist_ok=True)
     for experiment in parser.parse_args().experiments:
-        if experiment == "pixel-noise":
-            pixel_noise()
+        if experiment in single:
+            single[experiment]()
             continue
         for run in runs(experiment):
             measure(run)

@@ -5,6 +5,7 @@ import torch
 
 from ditbook.judges.scene_reader import SceneReader, SceneReaderConfig
 from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
+from ditbook.models.bert import BERT, BERTConfig
 from ditbook.models.clip import CLIP, CLIPConfig, class_vectors
 from ditbook.models.dit import BLOCKS, DiT, DiTConfig
 from ditbook.models.rnn import LanguageModel, LanguageModelConfig
@@ -65,6 +66,16 @@ def test_vit(device):
     model, x = ViT(config).to(device), torch.zeros(B, 3, 12, 12, device=device)
     assert on(model(x), device) == (B, 7)
     assert on(model.attention_maps(x), device) == (B, 2, 3, 10, 10)
+
+
+@devices
+@pytest.mark.parametrize("causal", [False, True])
+def test_bert(device, causal):
+    model = BERT(BERTConfig(vocabulary=9, positions=8, width=12, depth=2, heads=3, causal=causal)).to(device)
+    words, sentences = model(tokens(device, 5), segments=tokens(device, 5, 2))
+    assert on(words, device) == (B, 5, 9)
+    assert on(sentences, device) == (B, 2)
+    assert on(model.attention_maps(tokens(device, 5)), device) == (B, 2, 3, 5, 5)
 
 
 @devices

@@ -20,6 +20,7 @@ from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.digits import Digits
+from ditbook.training.tasks.masked_words import MaskedWords
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.weights import checkpoint
@@ -29,6 +30,7 @@ TASKS: dict[str, type[Task]] = {
     "captions": Captions,
     "clip": MatchCaptions,
     "digits": Digits,
+    "masked-words": MaskedWords,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
 }

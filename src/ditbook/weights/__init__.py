@@ -17,6 +17,7 @@ from ditbook.weights import checkpoint
 # family: module and class of the model; the class of its config is named after it
 FAMILIES = {
     "autoencoder": ("ditbook.models.autoencoder", "Autoencoder"),
+    "bert": ("ditbook.models.bert", "BERT"),
     "clip": ("ditbook.models.clip", "CLIP"),
     "dit": ("ditbook.models.dit", "DiT"),
     "scene-reader": ("ditbook.judges.scene_reader", "SceneReader"),
