@@ -20,6 +20,8 @@ from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.digits import Digits
+from ditbook.training.tasks.manual import ContinueManual
+from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.weights import checkpoint
@@ -29,6 +31,8 @@ TASKS: dict[str, type[Task]] = {
     "captions": Captions,
     "clip": MatchCaptions,
     "digits": Digits,
+    "manual": ContinueManual,
+    "mappings": FollowMappings,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
 }
