@@ -19,7 +19,7 @@ SEEDS = (0, 1, 2)
 SIZES = ((16, 1), (16, 2), (32, 2), (48, 3), (64, 4), (96, 4))  # width and depth, from 3 k to 0.45 M
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the training text, beside the whole
 MIDDLE = (48, 3)  # the size that is trained on each fraction
-LENGTH, BATCH_SIZE, STEPS, EVERY = 64, 32, 400, 50
+LENGTH, BATCH_SIZE, STEPS, EVERY = 64, 16, 400, 50
 DEPTHS = (2, 1)
 
 
@@ -40,7 +40,8 @@ def scaled(width: int, depth: int, fraction: float, seed: int) -> dict[str, Any]
     text = torch.cat([tokens[:, 0], tokens[-1, 1:]])
     pieces = manual.windows(text[: int(fraction * len(text))], LENGTH + 1)
     torch.manual_seed(seed)
-    config = GPTConfig(vocabulary=task.vocabulary, longest=LENGTH, width=width, depth=depth, heads=width // 16)
+    heads, std = width // 16, width**-0.5
+    config = GPTConfig(vocabulary=task.vocabulary, longest=LENGTH, width=width, depth=depth, heads=heads, std=std)
     training = TrainConfig(
         batch_size=BATCH_SIZE, learning_rate=rate(width), weight_decay=0.1, grad_clip=1.0, ema_decay=0.98, seed=seed
     )

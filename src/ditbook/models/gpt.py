@@ -21,7 +21,6 @@ from ditbook.layers.checks import check_multiple, check_positive
 from ditbook.layers.complexity import Complexity
 
 EPS = 1e-5  # of every LayerNorm
-STD = 0.02  # of every weight at the start
 
 SIZES: dict[str, dict[str, Any]] = {  # the papers', with their parameters
     "GPT-1": {"vocabulary": 40478, "longest": 512, "width": 768, "depth": 12, "heads": 12, "pre_norm": False},  # 117 M
@@ -41,7 +40,7 @@ class GPTConfig:
     left out.
 
     Raises:
-        ValueError: a size that is not positive, a width that is not divisible by the heads.
+        ValueError: a size or `std` that is not positive, a width that is not divisible by the heads.
     """
 
     vocabulary: int = 50257  # V
@@ -50,10 +49,13 @@ class GPTConfig:
     depth: int = 12  # L
     heads: int = 12  # H
     pre_norm: bool = True  # norms before the sublayers and after the last; GPT-1: after the sums, and none at the end
+    std: float = 0.02  # of the weights at the start
 
     def __post_init__(self) -> None:
         check_positive(self, "vocabulary", "longest", "width", "depth", "heads")
         check_multiple("width", self.width, "heads", self.heads)
+        if self.std <= 0:
+            raise ValueError(f"std {self.std} must be positive")
 
     @classmethod
     def from_name(cls, name: str, **changes: Any) -> "GPTConfig":
@@ -112,13 +114,14 @@ class GPT(Autoregressive):
         self.initialize()
 
     def initialize(self) -> None:
-        """GPT-2's: weights of standard deviation 0.02, divided by √(2L) where a sublayer is added; biases 0."""
+        """GPT-2's: weights of standard deviation `std`, divided by √(2L) where a sublayer is added; biases 0."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif "norm" not in name:
                 added = name.endswith(("proj.weight", "fc2.weight"))
-                nn.init.normal_(parameter, std=STD / math.sqrt(2 * self.config.depth) if added else STD)
+                std = self.config.std / math.sqrt(2 * self.config.depth) if added else self.config.std  # (5.5)
+                nn.init.normal_(parameter, std=std)
 
     def embed(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token and position embeddings: (B, T) and the mask of all tokens so far, (B, S) → (B, T, D).
