@@ -13,10 +13,10 @@ from ditbook import rng
 from ditbook.models.gpt import GPT, GPTConfig
 from ditbook.training import recipes
 from ditbook.training.loop import Stepper, TrainConfig
-from ditbook.training.tasks import manual, mappings
+from ditbook.training.tasks import continuation, mappings
 
 SEEDS = (0, 1, 2)
-SIZES = ((16, 1), (16, 2), (32, 2), (48, 3), (64, 4), (96, 4))  # width and depth, from 3 k to 0.45 M
+SIZES = ((16, 1), (24, 1), (32, 2), (48, 3), (64, 4), (96, 4))  # width and depth, from 3 k to 0.45 M
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the training text, beside the whole
 MIDDLE = (48, 3)  # the size that is trained on each fraction
 LENGTH, BATCH_SIZE, STEPS, EVERY = 64, 16, 400, 50
@@ -38,21 +38,21 @@ def scaled(width: int, depth: int, fraction: float, seed: int) -> dict[str, Any]
     start, task = time.perf_counter(), recipes.load("gpt-manual").task
     tokens = task.data()["tokens"]  # pieces of the manual, each a token after the one before
     text = torch.cat([tokens[:, 0], tokens[-1, 1:]])
-    pieces = manual.windows(text[: int(fraction * len(text))], LENGTH + 1)
+    pieces = continuation.windows(text[: int(fraction * len(text))], LENGTH + 1)
     torch.manual_seed(seed)
     heads, std = width // 16, width**-0.5
     config = GPTConfig(vocabulary=task.vocabulary, longest=LENGTH, width=width, depth=depth, heads=heads, std=std)
     training = TrainConfig(
         batch_size=BATCH_SIZE, learning_rate=rate(width), weight_decay=0.1, grad_clip=1.0, ema_decay=0.98, seed=seed
     )
-    held_out = torch.tensor(manual.words(task.vocabulary).encode(manual.text("validation")))
-    characters = len(manual.text("validation")) - 1
+    held_out = torch.tensor(continuation.words(task.vocabulary).encode(continuation.text("validation")))
+    characters = len(continuation.text("validation")) - 1
     losses = run(
         GPT(config),
         task.loss,
         training,
         lambda stepper: pieces[rng.randint(len(pieces), (BATCH_SIZE,), stepper.generator, stepper.device)],
-        lambda model: manual.surprise(model, held_out, LENGTH).sum().item() / characters,
+        lambda model: continuation.surprise(model, held_out, LENGTH).sum().item() / characters,
     )
     best = min(losses)
     row = {"body": config.body, "tokens": int(fraction * len(text)), "loss": best}

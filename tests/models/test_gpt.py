@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ditbook.metrics import complexity
 from ditbook.models.gpt import GPT, GPTConfig
 
 SMALL = GPTConfig(vocabulary=11, longest=12, width=16, depth=2, heads=4)
@@ -14,6 +15,9 @@ def model(config=SMALL, scale=8.0):
     return gpt
 
 
+@pytest.mark.equation(
+    "5.6", of="ditbook.models.gpt.GPTConfig.parameters", against="the published models, and our modules counted"
+)
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
@@ -69,6 +73,7 @@ def test_attention_maps_are_causal_and_those_that_the_model_uses():
     torch.testing.assert_close(maps.sum(-1), torch.ones(2, 2, 4, 8, dtype=torch.float64))
 
 
+@pytest.mark.equation("5.5", of="ditbook.models.gpt.GPT.initialize", against="standard deviations of all weights")
 def test_the_start_is_that_of_gpt2():
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(vocabulary=1000, longest=64, width=128, depth=8, heads=4))
@@ -96,3 +101,11 @@ def test_bad_input_is_refused():
     full = model().start(torch.zeros(1, 12, dtype=torch.long))
     with pytest.raises(ValueError, match="13 tokens; this model takes 12"):
         model().step(torch.zeros(1, dtype=torch.long), full)
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_complexity_is_what_pytorch_counts(pre_norm):
+    config = GPTConfig(**{**vars(SMALL), "pre_norm": pre_norm})
+    with torch.device("meta"):
+        found = complexity.measure(GPT(config), torch.zeros(1, config.longest, dtype=torch.long))
+    assert config.complexity() == found

@@ -54,12 +54,21 @@ def prompts(count: int, examples: int, generator: torch.Generator) -> tuple[Tens
     """
     import torch
 
-    if not 0 <= examples <= SYMBOLS:
-        raise ValueError(f"examples {examples} must be 0 to {SYMBOLS}: each shows another key")
+    _check(examples)
     mapping, keys = (_permutations(count, generator) for _ in range(2))
     last = torch.randint(SYMBOLS, (count, 1), generator=generator)
     tokens = _interleave(torch.cat([keys[:, :examples], last], dim=1), mapping)
     return tokens[:, :-1], tokens[:, -1]
+
+
+def best_accuracy(examples: int) -> float:
+    """How often the most probable value is right after so many examples, for `prompts`: it was shown, or is guessed.
+
+    Raises:
+        ValueError: more examples than keys.
+    """
+    _check(examples)
+    return min(1.0, (examples + 1) / SYMBOLS)  # (5.9)
 
 
 def decode(tokens: Iterable[int]) -> str:
@@ -69,6 +78,11 @@ def decode(tokens: Iterable[int]) -> str:
     'aCc'
     """
     return "".join(chr(ord("a") + token) if token < SYMBOLS else chr(ord("A") + token - SYMBOLS) for token in tokens)
+
+
+def _check(examples: int) -> None:
+    if not 0 <= examples <= SYMBOLS:
+        raise ValueError(f"examples {examples} must be 0 to {SYMBOLS}: each shows another key")
 
 
 def _permutations(count: int, generator: torch.Generator) -> Tensor:

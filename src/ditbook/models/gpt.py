@@ -80,7 +80,7 @@ class GPTConfig:
     @property
     def parameters(self) -> int:
         """Parameters by formula; the output matrix is the embedding and counts once."""
-        return (self.vocabulary + self.longest) * self.width + self.body
+        return (self.vocabulary + self.longest) * self.width + self.body  # (5.6)
 
     def complexity(self) -> Complexity:
         """Counts for one text of `longest` tokens, by formula."""
@@ -134,7 +134,7 @@ class GPT(Autoregressive):
         if mask.shape[1] > self.config.longest:
             raise ValueError(f"a text of {mask.shape[1]} tokens; this model takes {self.config.longest} at most")
         places = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, mask.shape[1] - tokens.shape[1] :]  # (B, T)
-        return self.tokens(tokens) + self.positions(places)
+        return self.tokens(tokens) + self.positions(places)  # (5.3)
 
     def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """All tokens after the last norm: (B, T) → (B, T, D).
@@ -149,8 +149,8 @@ class GPT(Autoregressive):
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         x, attended = self.embed(tokens, mask), attended_mask(mask, tokens.shape[1])
         for layer in self.layers:
-            x = layer(x, attended)  # (B, T, D)
-        return self.norm(x)
+            x = layer(x, attended)  # (5.3)
+        return self.norm(x)  # (B, T, D)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Predict the token after each: (B, T) → logits (B, T, V). Arguments and errors as for `encode`."""
@@ -158,7 +158,7 @@ class GPT(Autoregressive):
 
     def logits(self, x: Tensor) -> Tensor:
         """Compare the last layer's tokens (B, T, D) with every embedding: (B, T, V)."""
-        return x @ self.tokens.weight.T
+        return x @ self.tokens.weight.T  # (5.4)
 
     def start(self, tokens: Tensor, mask: Tensor | None = None) -> State:
         """The state after the beginning of each text (B, T), which may be empty, (B, 0).

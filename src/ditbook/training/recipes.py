@@ -19,8 +19,8 @@ from ditbook.training.tasks import Task
 from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
+from ditbook.training.tasks.continuation import ContinueManual
 from ditbook.training.tasks.digits import Digits
-from ditbook.training.tasks.manual import ContinueManual
 from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
@@ -31,7 +31,7 @@ TASKS: dict[str, type[Task]] = {
     "captions": Captions,
     "clip": MatchCaptions,
     "digits": Digits,
-    "manual": ContinueManual,
+    "continuation": ContinueManual,
     "mappings": FollowMappings,
     "scene-reader": ReadScenes,
     "scenes": Scenes,

@@ -57,7 +57,7 @@ def surprise(model: Any, tokens: Tensor, longest: int) -> Tensor:
         piece = tokens[max(0, start - half) : start + half + 1]
         new = len(tokens[start : start + half + 1]) - 1
         log_p = model(piece[None, :-1]).log_softmax(dim=-1)[0, -new:]
-        found.append(-log_p.gather(1, piece[-new:, None])[:, 0])
+        found.append(-log_p.gather(1, piece[-new:, None])[:, 0])  # (5.1)
     return torch.cat(found)
 
 
@@ -83,4 +83,4 @@ class ContinueManual(Task[Any]):
         held_out = text("validation")
         tokens = torch.tensor(words(self.vocabulary).encode(held_out))
         nats = surprise(model, tokens, self.length).sum() / (len(held_out) - 1)
-        return {"perplexity per character of the held-out topics": round(nats.exp().item(), 3)}
+        return {"perplexity per character of the held-out topics": round(nats.exp().item(), 3)}  # (5.7)
