@@ -20,7 +20,7 @@ SIZES = ((16, 1), (24, 1), (32, 2), (48, 3), (64, 4), (96, 4))  # width and dept
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the training text, beside the whole
 MIDDLE = (48, 3)  # the size that is trained on each fraction
 LENGTH, BATCH_SIZE, STEPS, EVERY = 64, 16, 400, 50
-DEPTHS = (2, 1)
+DEPTHS, LESSONS = (2, 1), 6000  # layers, and steps, of the models that follow mappings
 
 
 def scaling() -> None:
@@ -74,7 +74,7 @@ def learning() -> None:
 
 
 def followed(depth: int, seed: int) -> dict[str, Any]:
-    """Train one model as the recipe says, with another depth and seed, and measure it every 250 steps."""
+    """Train one model as the recipe says, with another depth, seed and number of steps, measured every 250 steps."""
     start, recipe = time.perf_counter(), recipes.load("gpt-mappings")
     torch.manual_seed(seed)
     training = replace(recipe.training, seed=seed)
@@ -85,7 +85,7 @@ def followed(depth: int, seed: int) -> dict[str, Any]:
         training,
         lambda stepper: tokens[rng.randint(len(tokens), (training.batch_size,), stepper.generator, stepper.device)],
         lambda model: [mappings.accuracy(model, k, 500) for k in mappings.EXAMPLES],
-        steps=training.steps,
+        steps=LESSONS,
         every=250,
     )
     return {"every": 250, "examples": mappings.EXAMPLES, "accuracy": found} | seconds_since(start)
