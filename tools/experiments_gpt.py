@@ -20,7 +20,7 @@ SIZES = ((16, 1), (24, 1), (32, 2), (48, 3), (64, 4), (96, 4))  # width and dept
 FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the training text, beside the whole
 MIDDLE = (48, 3)  # the size that is trained on each fraction
 LENGTH, BATCH_SIZE, STEPS, EVERY = 64, 16, 400, 50
-DEPTHS, LESSONS = (2, 1), 6000  # layers, and steps, of the models that follow mappings
+DEPTHS, LESSONS = (2, 1), 5000  # layers, and steps, of the models that follow mappings
 
 
 def scaling() -> None:

@@ -101,7 +101,7 @@ def looked_up(tokens):
 
 
 @pytest.mark.equation(
-    "5.9", of="ditbook.data.mappings.best_accuracy", against="a program that looks the pair up, or guesses"
+    "5.10", of="ditbook.data.mappings.best_accuracy", against="a program that looks the pair up, or guesses"
 )
 @pytest.mark.parametrize("examples", [0, 1, 4, 8, 15, 16])
 def test_the_best_accuracy_is_reached_by_a_look_up(examples):

@@ -68,7 +68,7 @@ def best_accuracy(examples: int) -> float:
         ValueError: more examples than keys.
     """
     _check(examples)
-    return min(1.0, (examples + 1) / SYMBOLS)  # (5.9)
+    return min(1.0, (examples + 1) / SYMBOLS)  # (5.10)
 
 
 def decode(tokens: Iterable[int]) -> str:
