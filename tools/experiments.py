@@ -1,4 +1,4 @@
-"""Measure what chapters 4, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
+"""Measure what chapters 4, 5, 6, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
 
 Each measurement is added to src/ditbook/results/NAME.json as soon as it is taken, and what is there already is not
 taken again. A training that was stopped goes on from its checkpoint in runs/experiments. A GPU is used if there is one.
@@ -187,7 +187,16 @@ def store(experiment: str, row: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    single = {"pixel-noise": pixel_noise, "masking": masking, "manual": manual, "fine-tuning": fine_tuning}
+    import experiments_gpt  # which imports this module
+
+    single = {
+        "pixel-noise": pixel_noise,
+        "masking": masking,
+        "manual": manual,
+        "fine-tuning": fine_tuning,
+        "gpt-scaling": experiments_gpt.scaling,
+        "gpt-mappings": experiments_gpt.learning,
+    }
     names = ["ablation", "random-start", "scaling", *single]
     parser.add_argument("experiments", nargs="*", default=names, choices=names)
     RUNS.mkdir(parents=True, exist_ok=True)

@@ -142,7 +142,7 @@ def probabilities(
     if top_p is not None and top_p < 1:
         before = p.cumsum(dim=-1) - p
         p = p.masked_fill(before >= top_p, 0)
-        p = p / p.sum(dim=-1, keepdim=True)
+        p = p / p.sum(dim=-1, keepdim=True)  # (5.8)
     return torch.zeros_like(p).scatter(-1, order, p)
 
 

@@ -69,3 +69,22 @@ def test_lists_that_say_nothing_are_refused(function):
         function([1, 2], [1])
     with pytest.raises(ValueError, match="all numbers are equal"):
         function([1, 1], [1, 2])
+
+
+@pytest.mark.equation("5.11", of="ditbook.metrics.scaling.power_law", against="numpy's least squares, and exact points")
+def test_a_power_law_is_a_line_of_logarithms():
+    sizes = [1e3, 1e4, 3e5, 2e6]
+    exponent, scale = scaling.power_law(sizes, [(8.8e13 / n) ** 0.076 for n in sizes])
+    assert exponent == pytest.approx(0.076)
+    assert scale == pytest.approx(8.8e13)
+    losses = [3.1, 2.4, 2.3, 1.7]
+    slope, intercept = np.polyfit(np.log(sizes), np.log(losses), 1)
+    exponent, scale = scaling.power_law(sizes, losses)
+    assert exponent == pytest.approx(-slope)
+    assert exponent * math.log(scale) == pytest.approx(intercept)
+    with pytest.raises(ValueError, match="positive numbers"):
+        scaling.power_law([1.0, -2.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="neither correlation nor trend"):
+        scaling.power_law([1.0, 2.0], [1.0, 1.0])
+    with pytest.raises(ValueError, match="without slope"):
+        scaling.power_law([1.0, 2.0, 4.0], [1.0, 2.0, 1.0])

@@ -8,6 +8,7 @@ from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 from ditbook.models.bert import BERT, BERTConfig
 from ditbook.models.clip import CLIP, CLIPConfig, class_vectors
 from ditbook.models.dit import BLOCKS, DiT, DiTConfig
+from ditbook.models.gpt import GPT, GPTConfig
 from ditbook.models.rnn import LanguageModel, LanguageModelConfig
 from ditbook.models.seq2seq import KINDS, Seq2Seq, Seq2SeqConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
@@ -113,5 +114,13 @@ def test_encoder_decoders_and_their_states(device, name):
 def test_language_models(device, kind):
     model = LanguageModel(LanguageModelConfig(vocabulary=9, width=4, hidden=6, layers=2, kind=kind)).to(device)
     assert on(model(tokens(device, 5)), device) == (B, 5, 9)
+    logits, _ = model.step(tokens(device, 1)[:, 0], model.start(tokens(device, 5)))
+    assert on(logits, device) == (B, 9)
+
+
+@devices
+def test_gpt(device):
+    model = GPT(GPTConfig(vocabulary=9, longest=12, width=12, depth=2, heads=3)).to(device)
+    assert on(model(tokens(device, 7)), device) == (B, 7, 9)
     logits, _ = model.step(tokens(device, 1)[:, 0], model.start(tokens(device, 5)))
     assert on(logits, device) == (B, 9)

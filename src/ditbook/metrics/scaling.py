@@ -1,7 +1,7 @@
 """How quality scales with compute: correlation, trend, cost of training and sampling, the best for a budget.
 
 Compute is counted in multiply–adds (MACs); `ditbook.metrics.complexity` gives those of one forward pass.
-Source: Peebles & Xie 2023, section 5 and figures 8 to 10.
+Source: Peebles & Xie 2023, section 5 and figures 8 to 10; Kaplan et al. 2020 for power laws.
 """
 
 import math
@@ -27,6 +27,22 @@ def trend(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     dx, dy = _centered(x, y)
     slope = _dot(dx, dy) / _dot(dx, dx)
     return sum(y) / len(y) - slope * sum(x) / len(x), slope  # (18.2)
+
+
+def power_law(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Exponent a and scale c of y = (c / x)^a: the line with the least squared error in log y over log x.
+
+    Raises:
+        ValueError: as `pearson`, a number that is not positive, or logarithms of `y` that do not change with `x`.
+
+    Source: Kaplan et al. 2020, "Scaling Laws for Neural Language Models", equations 1.1 and 1.2.
+    """
+    if min(*x, *y) <= 0:
+        raise ValueError("a power law is fitted to positive numbers")
+    intercept, slope = trend([math.log(v) for v in x], [math.log(v) for v in y])
+    if slope == 0:
+        raise ValueError("a line without slope has no scale")
+    return -slope, math.exp(-intercept / slope)  # (5.11)
 
 
 def training_macs(macs: float, batch_size: int, steps: int) -> float:

@@ -19,8 +19,10 @@ from ditbook.training.tasks import Task
 from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
+from ditbook.training.tasks.continuation import ContinueManual
 from ditbook.training.tasks.digits import Digits
 from ditbook.training.tasks.masked_words import MaskedWords
+from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.weights import checkpoint
@@ -31,6 +33,8 @@ TASKS: dict[str, type[Task]] = {
     "clip": MatchCaptions,
     "digits": Digits,
     "masked-words": MaskedWords,
+    "continuation": ContinueManual,
+    "mappings": FollowMappings,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
 }

@@ -20,6 +20,7 @@ FAMILIES = {
     "bert": ("ditbook.models.bert", "BERT"),
     "clip": ("ditbook.models.clip", "CLIP"),
     "dit": ("ditbook.models.dit", "DiT"),
+    "gpt": ("ditbook.models.gpt", "GPT"),
     "scene-reader": ("ditbook.judges.scene_reader", "SceneReader"),
     "seq2seq": ("ditbook.models.seq2seq", "Seq2Seq"),
     "transformer": ("ditbook.models.transformer", "Transformer"),
