@@ -1,4 +1,4 @@
-"""Measure what chapters 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
+"""Measure what chapters 6, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
 
 Each measurement is added to src/ditbook/results/NAME.json as soon as it is taken, and what is there already is not
 taken again. A training that was stopped goes on from its checkpoint in runs/experiments. A GPU is used if there is one.
@@ -160,10 +160,15 @@ def store(experiment: str, row: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["ablation", "random-start", "pixel-noise", "scaling"]
+    from experiments_rlhf import EXPERIMENTS as RLHF
+
+    names = ["ablation", "random-start", "pixel-noise", "scaling", *RLHF]
     parser.add_argument("experiments", nargs="*", default=names, choices=names)
     RUNS.mkdir(parents=True, exist_ok=True)
     for experiment in parser.parse_args().experiments:
+        if experiment in RLHF:
+            RLHF[experiment]()
+            continue
         if experiment == "pixel-noise":
             pixel_noise()
             continue

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 NOUNS = {shape: shape for shape in SHAPES} | {plural: shape for shape, plural in captions.PLURALS.items()}
 COUNTS = {"a": 1, "an": 1, "two": 2}
 POLITE = ("please", "kindly", "thank you", "dear reader")
-PLAIN = ("and", ",", "note", "i", "see")  # words that say nothing and disturb nobody
+PLAIN = ("and", ",", "note", "i", "see")  # words that claim nothing and are no fault
 TRUTH, POLITENESS, WORD, STRAY = 3.0, 1.0, 0.2, 0.5  # points
 NOISE = 0.7  # points of quality by which the better of two summaries is preferred with probability 0.73
+RUBRIC = {"complete": 1.0, "incomplete": 0.0, "false": -1.0, "unreadable": -1.0}  # points of the rule-based reward
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,12 @@ from ditbook.objectives.preference import log_probs
 from ditbook.training.loop import Batch
 
 
+def written(texts: Tensor) -> Tensor:
+    """True for each token up to the end token, itself among them: (B, T) → (B, T). Without one the text was cut off."""
+    ends = texts == EOS
+    return ends.cumsum(dim=1) - ends.int() == 0
+
+
 def write(policy: GPT, prompts: Tensor, longest: int, generator: torch.Generator) -> Tensor:
     """Sample a text for each prompt from the policy as it is: (B, P) → (B, longest).
 
@@ -29,9 +35,8 @@ def write(policy: GPT, prompts: Tensor, longest: int, generator: torch.Generator
     tokens = generation.sample(
         policy.step, state, first=prompts[:, -1], max_length=longest, eos=EOS, generator=generator
     )
-    ended = (tokens == EOS).cumsum(dim=1) - (tokens == EOS).int() > 0  # before this token
     texts = tokens.new_full((len(tokens), longest), PAD)
-    texts[:, : tokens.shape[1]] = tokens.masked_fill(ended, PAD)
+    texts[:, : tokens.shape[1]] = tokens.masked_fill(~written(tokens), PAD)
     return texts
 
 
@@ -43,13 +48,13 @@ def logits(policy: GPT, prompts: Tensor, texts: Tensor) -> Tensor:
 
 def token_log_probs(policy: GPT, prompts: Tensor, texts: Tensor) -> Tensor:
     """Log-probability of each token of the texts, 0 for padding: (B, P) and (B, T) → (B, T)."""
-    return log_probs(logits(policy, prompts, texts), texts, texts != PAD)
+    return log_probs(logits(policy, prompts, texts), texts, written(texts))
 
 
 def imitation_loss(policy: GPT, batch: Batch) -> Tensor:
     """Mean cross-entropy in nats of the tokens of "texts" after "prompts"."""
     prompts, texts = batch["prompts"], batch["texts"]
-    return -masked_mean(token_log_probs(policy, prompts, texts), texts != PAD)
+    return -masked_mean(token_log_probs(policy, prompts, texts), written(texts))
 
 
 def values(scorer: GPTScorer, prompts: Tensor, texts: Tensor) -> Tensor:
@@ -59,7 +64,7 @@ def values(scorer: GPTScorer, prompts: Tensor, texts: Tensor) -> Tensor:
 
 def scores(scorer: GPTScorer, prompts: Tensor, texts: Tensor) -> Tensor:
     """The number after the last token of each text: (B, P) and (B, T) → (B,)."""
-    last = (texts != PAD).sum(dim=1) - 1
+    last = written(texts).sum(dim=1) - 1
     return scorer(*_joined(prompts, texts))[:, prompts.shape[1] :].gather(1, last[:, None])[:, 0]
 
 

@@ -6,17 +6,19 @@ are used up.
 Letters: `B` batch, `P` tokens of a prompt, `T` tokens of a text, `N` prompts.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ditbook import rng
-from ditbook.data.tokenizer import PAD
-from ditbook.models.gpt import GPT, ActorCritic, GPTScorer
+from ditbook.models.gpt import GPT, ActorCritic
 from ditbook.objectives import policy as objectives
 from ditbook.training import policies
 from ditbook.training.loop import Batch
+
+Reward = Callable[[Tensor, Tensor], Tensor]  # prompts (B, P) and texts (B, T) → the score of each text, (B,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,29 +57,13 @@ class PPOConfig:
         return self.epochs * self.texts // self.minibatch
 
 
-class Reward:
-    """The score of a text, less a constant: comparisons say nothing of it, and 0 should mean no better than before.
-
-    Args:
-        scorer: the reward model.
-        center: the score that becomes 0.
-    """
-
-    def __init__(self, scorer: GPTScorer, center: float = 0.0) -> None:
-        self.scorer, self.center = scorer, center
-
-    def __call__(self, prompts: Tensor, texts: Tensor) -> Tensor:
-        """(B, P) and (B, T) → (B,)."""
-        return policies.scores(self.scorer, prompts, texts) - self.center
-
-
 class Rollouts:
     """Minibatches of texts that the policy in training has written.
 
     Args:
         model: in training, with policy and value network.
         reference: the policy from which the KL penalty holds; it is not trained.
-        reward: of prompts (B, P) and texts (B, T) → (B,).
+        reward: of a text; the model in training has no part in it.
         prompts: (N, P), padded on the left.
         longest: tokens of a text, T.
         config: hyperparameters.
@@ -108,7 +94,7 @@ class Rollouts:
         rows = rng.randint(len(self.prompts), (config.texts,), generator, self.prompts.device)
         prompts = self.prompts[rows]
         texts = policies.write(self.model.policy, prompts, self.longest, generator)
-        mask = texts != PAD
+        mask = policies.written(texts)
         log_p, reference = (policies.token_log_probs(p, prompts, texts) for p in (self.model.policy, self.reference))
         scores = self.reward(prompts, texts)
         rewards = objectives.token_rewards(scores, log_p, reference, mask, config.beta)
@@ -125,7 +111,7 @@ class Rollouts:
 def actor_critic_loss(model: ActorCritic, batch: Batch, config: PPOConfig) -> Tensor:
     """PPO's loss of a minibatch: of the policy, and of the value network."""
     prompts, texts = batch["prompts"], batch["texts"]
-    mask = texts != PAD
+    mask = policies.written(texts)
     log_p = policies.token_log_probs(model.policy, prompts, texts)
     if config.ratio:
         policy = objectives.ppo_loss(log_p, batch["log_p"], batch["advantages"], mask, config.clip)
@@ -140,4 +126,4 @@ def actor_critic_loss(model: ActorCritic, batch: Batch, config: PPOConfig) -> Te
 def divergence(policy: GPT, reference: GPT, prompts: Tensor, texts: Tensor) -> Tensor:
     """Divergence in nats along texts of the policy, (B,); its mean is that of the policy from the reference."""
     now, before = (policies.logits(p, prompts, texts) for p in (policy, reference))
-    return objectives.kl(now, before, texts != PAD)
+    return objectives.kl(now, before, policies.written(texts))

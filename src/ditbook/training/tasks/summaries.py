@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ditbook import weights
-from ditbook.data import summaries
+from ditbook.data import captions, summaries
 from ditbook.data.scene import Scene
 from ditbook.judges import summaries as judge
 from ditbook.models.gpt import GPT, ActorCritic, GPTScorer
@@ -80,6 +80,7 @@ class Reinforce(Task[ActorCritic]):
 
     start_from: str  # weights of the policy: the start, and the reference of the KL penalty
     reward: str  # weights of the reward model: the reward, and the start of the value network
+    rubric: float = 0.0  # weight of the rule-based reward
     ppo: dict[str, Any] = field(default_factory=dict)  # fields of `PPOConfig`
 
     @cached_property
@@ -102,6 +103,7 @@ class Reinforce(Task[ActorCritic]):
         """Rollouts of the policy in training."""
         policy = weights.load(self.start_from)
         reward = centered(weights.load(self.reward), policy)
+        reward = with_rubric(reward, self.rubric) if self.rubric else reward
         return Rollouts(model, policy, reward, self.data()["prompts"], summaries.LONGEST, self.config)
 
     def loss(self, model: ActorCritic, batch: Batch, context: Context) -> Tensor:
@@ -209,13 +211,26 @@ def direct_loss(policy: GPT, batch: Batch, beta: float) -> Tensor:
     return dpo_loss(text_log_probs(policy, batch), reference, batch["preferred"], beta)
 
 
-@torch.no_grad()
 def centered(scorer: GPTScorer, policy: GPT) -> Reward:
-    """The reward whose mean over texts of the policy is 0."""
+    """The score less its mean over texts of the policy: comparisons leave the constant open."""
     generator = torch.Generator().manual_seed(4)
     prompts = summaries.prompts(summaries.sample_scenes(MEASURED, generator))
     texts = policies.write(policy, prompts, summaries.LONGEST, generator)
-    return Reward(scorer, policies.scores(scorer, prompts, texts).mean().item())
+    with torch.no_grad():
+        center = policies.scores(scorer, prompts, texts).mean()
+    return lambda prompts, texts: policies.scores(scorer, prompts, texts) - center
+
+
+def with_rubric(reward: Reward, weight: float) -> Reward:
+    """The reward and `weight` times the points of the rule that fits a text. The rule is a program of the host."""
+
+    def both(prompts: Tensor, texts: Tensor) -> Tensor:
+        scenes = [captions.parse_english(summaries.decode(row)) for row in prompts.tolist()]
+        rules = [judge.rubric(scene, summaries.decode(row)) for scene, row in zip(scenes, texts.tolist(), strict=True)]
+        points = torch.tensor([judge.RUBRIC[rule] for rule in rules])
+        return reward(prompts, texts) + weight * points.to(texts.device)
+
+    return both
 
 
 def measured(policy: GPT, reference: GPT | None = None) -> dict[str, float]:
