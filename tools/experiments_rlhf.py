@@ -7,7 +7,7 @@ policy at the start, `summaries-imitation`, is one for all, and so are the held-
 import math
 import time
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -27,12 +27,14 @@ from ditbook.training.tasks import summaries as task
 SEEDS = (0, 1, 2)
 PAIRS = (125, 250, 500, 1000, 2000, 4000)
 USED = 2000  # pairs of the reward models that are optimized
-SCENES, SAMPLES = 128, 512  # for the best of n: scenes, and texts for each
+SCENES, SAMPLES = 64, 512  # for the best of n: scenes, and texts for each
 SHOWN = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-MEASURED_AFTER = (0, 1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 25, 30, 35, 40)  # rollouts
+MEASURED_AFTER = (0, 1, 2, 3, 4, 6, 8, 10, 15, 20, 25, 30, 40)  # rollouts
 LEASHES = ({"beta": 0.0}, {"beta": 0.1}, {"beta": 0.1, "rubric": 1.0})
 PARTS = {"all": {}, "no baseline": {"baseline": False}, "no ratio": {"ratio": False}, "no clip": {"clip": math.inf}}
-REUSED = {"texts": 320, "epochs": 8, "beta": 0.1}  # each text is used more often than usual
+RAISED = 3.0  # points that are added to every reward, with and without the baseline
+ROLLOUT = {"texts": 160, "minibatch": 32, "epochs": 2}
+REUSED = ROLLOUT | {"epochs": 8, "beta": 0.1}  # each text is used more often than usual
 PPO_TRAINING = {"learning_rate": 1e-3, "warmup_steps": 10, "grad_clip": 1.0, "ema_decay": 0.9}
 DPO_BETAS, DPO_STEPS = (0.1, 0.5), (0, 10, 25, 50, 100, 150, 250)
 
@@ -45,7 +47,7 @@ def start() -> GPT:
 @cache
 def held_out() -> tuple[list[Any], Tensor]:
     """Scenes on which policies are measured, and their prompts."""
-    scenes = summaries.sample_scenes(500, torch.Generator().manual_seed(11), held_out=True)
+    scenes = summaries.sample_scenes(400, torch.Generator().manual_seed(11), held_out=True)
     return scenes, summaries.prompts(scenes)
 
 
@@ -140,12 +142,13 @@ def rollouts(seed: int, reward: Reward, config: PPOConfig) -> Iterator[GPT]:
         stepper.check()
 
 
-def measure_run(experiment: str, key: dict[str, Any], config: PPOConfig, rubric: float, after: tuple[int, ...]) -> None:
+def measure_run(
+    experiment: str, key: dict[str, Any], config: PPOConfig, reward: Reward, after: tuple[int, ...]
+) -> None:
     """One PPO run, measured after some numbers of rollouts; a run is repeated as a whole if its last row is missing."""
     if stored(experiment, key | {"rollouts": after[-1]}):
         return
     scorer, began = task.centered(reward_model(key["seed"]), start()), time.perf_counter()
-    reward = task.with_rubric(scorer, rubric) if rubric else scorer
     for count, policy in enumerate(rollouts(key["seed"], reward, config)):
         row = key | {"rollouts": count}
         if count in after and not stored(experiment, row):
@@ -158,18 +161,29 @@ def measure_run(experiment: str, key: dict[str, Any], config: PPOConfig, rubric:
 def measure_ppo() -> None:
     """With and without the KL penalty, and with the rubric."""
     for seed in SEEDS:
+        scorer = task.centered(reward_model(seed), start())
         for leash in LEASHES:
-            config = PPOConfig(beta=leash["beta"], texts=320, epochs=2)
-            key = {"beta": leash["beta"], "rubric": leash.get("rubric", 0.0), "seed": seed}
-            measure_run("rlhf-ppo", key, config, key["rubric"], MEASURED_AFTER)
+            rubric = leash.get("rubric", 0.0)
+            reward = task.with_rubric(scorer, rubric) if rubric else scorer
+            key = {"beta": leash["beta"], "rubric": rubric, "seed": seed}
+            measure_run("rlhf-ppo", key, PPOConfig(**ROLLOUT, beta=leash["beta"]), reward, MEASURED_AFTER)
 
 
 def measure_parts() -> None:
-    """PPO without one of its parts, every text used eight times; and a reward that is three points higher for all."""
+    """PPO without one of its parts, every text used eight times; and with rewards that are three points higher."""
     for seed in SEEDS:
-        for name, change in PARTS.items():
-            config = PPOConfig(**REUSED | change)
-            measure_run("rlhf-parts", {"part": name, "seed": seed}, config, 0.0, (0, 2, 4, 6, 8, 10))
+        scorer = task.centered(reward_model(seed), start())
+        for raised in (0.0, RAISED):
+            for name, change in PARTS.items():
+                if raised and name not in ("all", "no baseline"):
+                    continue
+                key = {"part": name, "raised": raised, "seed": seed}
+                reward = partial(_raised, scorer, raised)
+                measure_run("rlhf-parts", key, PPOConfig(**REUSED | change), reward, (0, 1, 2, 3, 4, 6))
+
+
+def _raised(reward: Reward, points: float, prompts: Tensor, texts: Tensor) -> Tensor:
+    return reward(prompts, texts) + points
 
 
 def measure_dpo() -> None:

@@ -23,7 +23,7 @@ def normal(*shape):
     return torch.randn(shape, generator=generator(), dtype=torch.float64)
 
 
-@pytest.mark.equation("6.1", of="ditbook.objectives.preference.log_probs", against="torch.distributions.Categorical")
+@pytest.mark.equation("6.2", of="ditbook.objectives.preference.log_probs", against="torch.distributions.Categorical")
 def test_the_log_probability_of_a_text_is_the_sum_over_its_tokens():
     logits, tokens = normal(2, 4, 5), torch.tensor([[1, 4, 2, 0], [3, 0, 0, 0]])
     mask = torch.tensor([[True, True, True, False], [True, True, False, False]])

@@ -103,7 +103,7 @@ def compare(first: Tensor, second: Tensor, generator: torch.Generator) -> Tensor
     """
     import torch
 
-    p = torch.sigmoid((first - second) / NOISE)  # (6.2)
+    p = torch.sigmoid((first - second) / NOISE)  # (6.1)
     return (torch.rand(len(p), generator=generator, dtype=p.dtype) < p).float()
 
 

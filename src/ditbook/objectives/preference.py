@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def log_probs(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Log-probability of each token; the sum over a row is that of the text (6.1).
+    """Log-probability of each token; the sum over a row is that of the text (6.2).
 
     Args:
         logits: before each token, (B, T, V).
@@ -28,7 +28,7 @@ def log_probs(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     if logits.shape[:-1] != tokens.shape or mask.shape != tokens.shape:
         shapes = f"logits {tuple(logits.shape)}, tokens {tuple(tokens.shape)}, mask {tuple(mask.shape)}"
         raise ValueError(f"{shapes}; expected (B, T, V), (B, T) and (B, T)")
-    log_p = logits.log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0]  # (6.1)
+    log_p = logits.log_softmax(dim=-1).gather(-1, tokens[..., None])[..., 0]  # (6.2)
     return log_p.masked_fill(~mask, 0)
 
 
