@@ -42,7 +42,8 @@ def test_an_unknown_experiment_is_refused():
 
 
 def test_names_are_the_experiments():
-    assert results.names() == ["ablation", "pixel-noise", "random-start", "scaling"]
+    chapter6 = ["rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo"]
+    assert results.names() == ["ablation", "pixel-noise", "random-start", *chapter6, "scaling"]
 
 
 @pytest.mark.parametrize("experiment", ["ablation", "random-start", "scaling"])

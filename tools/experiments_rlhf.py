@@ -26,16 +26,16 @@ from ditbook.training.tasks import summaries as task
 
 SEEDS = (0, 1, 2)
 PAIRS = (125, 250, 500, 1000, 2000, 4000)
-USED = 2000  # pairs of the reward models that are optimized
+USED = 4000  # pairs of the reward models that are optimized
 SCENES, SAMPLES = 64, 512  # for the best of n: scenes, and texts for each
 SHOWN = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-MEASURED_AFTER = (0, 1, 2, 3, 4, 6, 8, 10, 15, 20, 25, 30, 40)  # rollouts
-LEASHES = ({"beta": 0.0}, {"beta": 0.1}, {"beta": 0.1, "rubric": 1.0})
+MEASURED_AFTER = (0, 1, 2, 3, 4, 6, 8, 10, 15, 20, 25, 30)  # rollouts
+LEASHES = ({"beta": 0.0}, {"beta": 0.1}, {"beta": 0.3}, {"beta": 0.1, "rubric": 1.0})
 PARTS = {"all": {}, "no baseline": {"baseline": False}, "no ratio": {"ratio": False}, "no clip": {"clip": math.inf}}
 RAISED = 3.0  # points that are added to every reward, with and without the baseline
-ROLLOUT = {"texts": 160, "minibatch": 32, "epochs": 2}
+ROLLOUT = {"texts": 200, "minibatch": 40, "epochs": 2}
 REUSED = ROLLOUT | {"epochs": 8, "beta": 0.1}  # each text is used more often than usual
-PPO_TRAINING = {"learning_rate": 1e-3, "warmup_steps": 10, "grad_clip": 1.0, "ema_decay": 0.9}
+PPO_TRAINING = {"learning_rate": 7e-4, "warmup_steps": 10, "grad_clip": 1.0, "ema_decay": 0.9}
 DPO_BETAS, DPO_STEPS = (0.1, 0.5), (0, 10, 25, 50, 100, 150, 250)
 
 
@@ -69,7 +69,7 @@ def reward_model(seed: int, count: int = USED) -> GPTScorer:
     )  # fmt: skip
     path = RUNS / f"rlhf-reward-{count}-{seed}.safetensors"
     trained = train(model, lambda m, b, _: task.preference_loss(m, b), batch, training, path=path)
-    return trained.ema.eval().requires_grad_(False)
+    return task.centered(trained.ema.eval().requires_grad_(False), start())
 
 
 def measure_pairs() -> None:
@@ -94,9 +94,11 @@ def measure_best_of_n() -> None:
     texts = torch.cat([policies.write(start(), part, summaries.LONGEST, generator) for part in prompts.split(4096)])
     quality = task.qualities([scene for scene in scenes for _ in range(SAMPLES)], texts).view(SCENES, SAMPLES)
     for seed in missing:
-        reward = task.centered(reward_model(seed), start())
         with torch.no_grad():
-            parts = [reward(*part) for part in zip(prompts.split(4096), texts.split(4096), strict=True)]
+            parts = [
+                policies.scores(reward_model(seed), *part)
+                for part in zip(prompts.split(4096), texts.split(4096), strict=True)
+            ]
         scores = torch.cat(parts).view(SCENES, SAMPLES)
         score, found = (best_of_n(scores, values).mean(dim=0) for values in (scores, quality))
         for n in SHOWN:
@@ -117,7 +119,6 @@ def measures(policy: GPT, reward: Reward) -> dict[str, float]:
     sums = {
         "quality": task.qualities(scenes, texts).sum().item(),
         "named": sum(named for named, _ in truths) / summaries.THINGS,
-        "false": sum(false for _, false in truths),
         "polite": sum(reading.polite > 0 for reading in readings),
         "words": sum(reading.words for reading in readings),
         **{rule: rules.count(rule) for rule in judge.RUBRIC},
@@ -131,7 +132,6 @@ def rollouts(seed: int, reward: Reward, config: PPOConfig) -> Iterator[GPT]:
     model = ActorCritic(start().config)
     model.policy.load_state_dict(start().state_dict())
     model.value.load_state_dict(reward_model(seed).state_dict())
-    torch.nn.init.zeros_(model.value.head.bias)
     prompts = summaries.prompts(summaries.sample_scenes(4000, torch.Generator().manual_seed(3)))
     data = Rollouts(model, start(), reward, prompts, summaries.LONGEST, config)
     stepper = Stepper(model, lambda m, b, _: actor_critic_loss(m, b, config), TrainConfig(**PPO_TRAINING, seed=seed))
@@ -148,7 +148,7 @@ def measure_run(
     """One PPO run, measured after some numbers of rollouts; a run is repeated as a whole if its last row is missing."""
     if stored(experiment, key | {"rollouts": after[-1]}):
         return
-    scorer, began = task.centered(reward_model(key["seed"]), start()), time.perf_counter()
+    scorer, began = partial(policies.scores, reward_model(key["seed"])), time.perf_counter()
     for count, policy in enumerate(rollouts(key["seed"], reward, config)):
         row = key | {"rollouts": count}
         if count in after and not stored(experiment, row):
@@ -161,7 +161,7 @@ def measure_run(
 def measure_ppo() -> None:
     """With and without the KL penalty, and with the rubric."""
     for seed in SEEDS:
-        scorer = task.centered(reward_model(seed), start())
+        scorer = partial(policies.scores, reward_model(seed))
         for leash in LEASHES:
             rubric = leash.get("rubric", 0.0)
             reward = task.with_rubric(scorer, rubric) if rubric else scorer
@@ -172,7 +172,7 @@ def measure_ppo() -> None:
 def measure_parts() -> None:
     """PPO without one of its parts, every text used eight times; and with rewards that are three points higher."""
     for seed in SEEDS:
-        scorer = task.centered(reward_model(seed), start())
+        scorer = partial(policies.scores, reward_model(seed))
         for raised in (0.0, RAISED):
             for name, change in PARTS.items():
                 if raised and name not in ("all", "no baseline"):
@@ -192,7 +192,7 @@ def measure_dpo() -> None:
     test = {name: tensor[test["preferred"] != 0.5] for name, tensor in test.items()}
     for seed in SEEDS:
         batch = task.with_reference(start(), {name: tensor[:USED] for name, tensor in pairs(seed).items()})
-        reward = task.centered(reward_model(seed), start())
+        reward = partial(policies.scores, reward_model(seed))
         for beta in DPO_BETAS:
             if stored("rlhf-dpo", {"seed": seed, "beta": beta, "steps": DPO_STEPS[-1]}):
                 continue

@@ -3,13 +3,14 @@
 The qualities that the hidden judge gives are used to compare pairs of texts and to measure, never as a reward.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ditbook import weights
 from ditbook.data import captions, summaries
@@ -88,11 +89,20 @@ class Reinforce(Task[ActorCritic]):
         """Hyperparameters."""
         return PPOConfig(**self.ppo)
 
+    @cached_property
+    def reference(self) -> GPT:
+        """The policy at the start."""
+        return weights.load(self.start_from)
+
+    @cached_property
+    def scorer(self) -> GPTScorer:
+        """The reward model, with a mean score of 0 at the start."""
+        return centered(weights.load(self.reward), self.reference)
+
     def start(self, model: ActorCritic) -> None:
         """Begin with the policy and the reward model."""
-        model.policy.load_state_dict(weights.load(self.start_from).state_dict())
-        model.value.load_state_dict(weights.load(self.reward).state_dict())
-        nn.init.zeros_(model.value.head.bias)
+        model.policy.load_state_dict(self.reference.state_dict())
+        model.value.load_state_dict(self.scorer.state_dict())
 
     def data(self) -> Batch:
         """Prompts alone: the texts are the policy's own."""
@@ -101,10 +111,9 @@ class Reinforce(Task[ActorCritic]):
 
     def batches(self, model: ActorCritic) -> Data:
         """Rollouts of the policy in training."""
-        policy = weights.load(self.start_from)
-        reward = centered(weights.load(self.reward), policy)
+        reward: Reward = partial(policies.scores, self.scorer)
         reward = with_rubric(reward, self.rubric) if self.rubric else reward
-        return Rollouts(model, policy, reward, self.data()["prompts"], summaries.LONGEST, self.config)
+        return Rollouts(model, self.reference, reward, self.data()["prompts"], summaries.LONGEST, self.config)
 
     def loss(self, model: ActorCritic, batch: Batch, context: Context) -> Tensor:
         """PPO's loss."""
@@ -112,7 +121,7 @@ class Reinforce(Task[ActorCritic]):
 
     def evaluate(self, model: ActorCritic) -> dict[str, float]:
         """Quality of samples, and their divergence from the policy at the start."""
-        return measured(model.policy, weights.load(self.start_from))
+        return measured(model.policy, self.reference)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,14 +220,18 @@ def direct_loss(policy: GPT, batch: Batch, beta: float) -> Tensor:
     return dpo_loss(text_log_probs(policy, batch), reference, batch["preferred"], beta)
 
 
-def centered(scorer: GPTScorer, policy: GPT) -> Reward:
-    """The score less its mean over texts of the policy: comparisons leave the constant open."""
+@torch.no_grad()
+def centered(scorer: GPTScorer, policy: GPT) -> GPTScorer:
+    """A copy whose mean score over texts of the policy is 0: comparisons leave the constant open.
+
+    Source: Stiennon et al. 2020, section 3.4.
+    """
     generator = torch.Generator().manual_seed(4)
     prompts = summaries.prompts(summaries.sample_scenes(MEASURED, generator))
     texts = policies.write(policy, prompts, summaries.LONGEST, generator)
-    with torch.no_grad():
-        center = policies.scores(scorer, prompts, texts).mean()
-    return lambda prompts, texts: policies.scores(scorer, prompts, texts) - center
+    copied = copy.deepcopy(scorer)
+    copied.head.bias.sub_(policies.scores(scorer, prompts, texts).mean())
+    return copied
 
 
 def with_rubric(reward: Reward, weight: float) -> Reward:
