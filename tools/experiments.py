@@ -187,7 +187,8 @@ def store(experiment: str, row: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    import experiments_gpt  # which imports this module
+    import experiments_gpt  # these two import this module
+    import experiments_rlhf
 
     single = {
         "pixel-noise": pixel_noise,
@@ -196,6 +197,7 @@ if __name__ == "__main__":
         "fine-tuning": fine_tuning,
         "gpt-scaling": experiments_gpt.scaling,
         "gpt-mappings": experiments_gpt.learning,
+        **experiments_rlhf.EXPERIMENTS,
     }
     names = ["ablation", "random-start", "scaling", *single]
     parser.add_argument("experiments", nargs="*", default=names, choices=names)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ditbook.metrics import complexity
-from ditbook.models.gpt import GPT, GPTConfig
+from ditbook.models.gpt import GPT, ActorCritic, GPTConfig, GPTScorer
 
 SMALL = GPTConfig(vocabulary=11, longest=12, width=16, depth=2, heads=4)
 
@@ -109,3 +109,24 @@ def test_complexity_is_what_pytorch_counts(pre_norm):
     with torch.device("meta"):
         found = complexity.measure(GPT(config), torch.zeros(1, config.longest, dtype=torch.long))
     assert config.complexity() == found
+
+
+def test_a_scorer_reads_the_last_layer_and_no_token_sees_what_follows():
+    torch.manual_seed(0)
+    scorer, tokens = GPTScorer(SMALL), torch.randint(11, (3, 10), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[False] * pads + [True] * (10 - pads) for pads in (0, 2, 5)])
+    found = scorer(tokens, mask)
+    expected = scorer.trunk.encode(tokens, mask) @ scorer.head.weight[0] + scorer.head.bias
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(scorer(tokens[:, :7], mask[:, :7]), found[:, :7])
+    torch.testing.assert_close(scorer(tokens[2:, 5:]), found[2:, 5:])  # padding on the left changes nothing
+    wide = GPTScorer(GPTConfig(vocabulary=11, longest=12, width=1024, depth=1, heads=4))
+    assert wide.head.weight.std().item() == pytest.approx(1025**-0.5, rel=0.1)
+    assert wide.head.bias.item() == 0
+
+
+def test_policy_and_value_network_share_nothing():
+    model = ActorCritic(SMALL)
+    policy, value = (sum(p.numel() for p in part.parameters()) for part in (model.policy, model.value))
+    assert value == policy + SMALL.width + 1
+    assert sum(p.numel() for p in model.parameters()) == policy + value

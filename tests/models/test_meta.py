@@ -8,7 +8,7 @@ from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 from ditbook.models.bert import BERT, BERTConfig
 from ditbook.models.clip import CLIP, CLIPConfig, class_vectors
 from ditbook.models.dit import BLOCKS, DiT, DiTConfig
-from ditbook.models.gpt import GPT, GPTConfig
+from ditbook.models.gpt import GPT, GPTConfig, GPTScorer
 from ditbook.models.rnn import LanguageModel, LanguageModelConfig
 from ditbook.models.seq2seq import KINDS, Seq2Seq, Seq2SeqConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
@@ -124,3 +124,5 @@ def test_gpt(device):
     assert on(model(tokens(device, 7)), device) == (B, 7, 9)
     logits, _ = model.step(tokens(device, 1)[:, 0], model.start(tokens(device, 5)))
     assert on(logits, device) == (B, 9)
+    scorer = GPTScorer(model.config).to(device)
+    assert on(scorer(tokens(device, 7)), device) == (B, 7)

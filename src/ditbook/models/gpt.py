@@ -215,3 +215,37 @@ def attended_mask(mask: Tensor, queries: int) -> Tensor:
     before = causal.tril(mask.shape[1] - queries - 1)
     # Padding attends to itself: a row without any key would be 0/0.
     return (before & mask[:, None, None]) | (causal & ~before)
+
+
+class GPTScorer(nn.Module):
+    """Tokens → a number after each: a reward model, read at the end of a text, or a value network, read at each token.
+
+    Args:
+        config: of the GPT whose last layer is read; its output matrix is not used.
+
+    Source: Stiennon et al. 2020, section 3.4 and appendix B.1; Ouyang et al. 2022, section 3.5.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = GPT(config)
+        self.head = nn.Linear(config.width, 1)
+        nn.init.normal_(self.head.weight, std=1 / math.sqrt(config.width + 1))
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, T) → (B, T). Arguments and errors as for `GPT.encode`."""
+        return self.head(self.trunk.encode(tokens, mask))[..., 0]
+
+
+class ActorCritic(nn.Module):
+    """A policy and its value network, which share no weights: what PPO trains."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.policy, self.value = GPT(config), GPTScorer(config)
+
+
+GPTScorerConfig = ActorCriticConfig = GPTConfig  # the names under which `weights` finds the configs

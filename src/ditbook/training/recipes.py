@@ -25,6 +25,7 @@ from ditbook.training.tasks.masked_words import MaskedWords
 from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
+from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
 from ditbook.weights import checkpoint
 
 TASKS: dict[str, type[Task]] = {
@@ -37,6 +38,10 @@ TASKS: dict[str, type[Task]] = {
     "mappings": FollowMappings,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
+    "summaries": Imitate,
+    "summaries-dpo": PreferDirectly,
+    "summaries-ppo": Reinforce,
+    "summaries-reward": Prefer,
 }
 KEYS = ("description", "family", "task", "data", "dtype", "model", "training")
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -125,10 +130,12 @@ def train(
     config = recipe.training if steps is None else replace(recipe.training, steps=steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = weights.build(recipe.table["family"], recipe.table["model"]).to(device)
+        model = weights.build(recipe.table["family"], recipe.table["model"])
+        recipe.task.start(model)
+        model.to(device)
     path = Path(runs) / f"{name}.safetensors"
     trained = train_model(
-        model, recipe.task.loss, recipe.task.data(), config, path=path, after_step=recipe.task.after_step
+        model, recipe.task.loss, recipe.task.batches(model), config, path=path, after_step=recipe.task.after_step
     )
     stored = trained.ema.cpu().to(recipe.dtype).float().eval()  # what will be read back
     table = {**recipe.table, "training": {**recipe.table["training"], "steps": config.steps}}

@@ -16,11 +16,13 @@ from ditbook.weights import checkpoint
 
 # family: module and class of the model; the class of its config is named after it
 FAMILIES = {
+    "actor-critic": ("ditbook.models.gpt", "ActorCritic"),
     "autoencoder": ("ditbook.models.autoencoder", "Autoencoder"),
     "bert": ("ditbook.models.bert", "BERT"),
     "clip": ("ditbook.models.clip", "CLIP"),
     "dit": ("ditbook.models.dit", "DiT"),
     "gpt": ("ditbook.models.gpt", "GPT"),
+    "gpt-scorer": ("ditbook.models.gpt", "GPTScorer"),
     "scene-reader": ("ditbook.judges.scene_reader", "SceneReader"),
     "seq2seq": ("ditbook.models.seq2seq", "Seq2Seq"),
     "transformer": ("ditbook.models.transformer", "Transformer"),

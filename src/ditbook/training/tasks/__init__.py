@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
-from ditbook.training.loop import Batch, Context
+from ditbook.training.loop import Batch, Context, Data
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -19,6 +19,13 @@ class Task(ABC, Generic[M]):
     @abstractmethod
     def data(self) -> Batch:
         """All the data to train on: tensors of equal length on the CPU."""
+
+    def start(self, model: M) -> None:
+        """Load the parameters that the training begins with; by default they stay as they were initialized."""
+
+    def batches(self, model: M) -> Data:
+        """Where batches come from; by default from `data`. A task in which the model writes its own data has others."""
+        return self.data()
 
     @abstractmethod
     def loss(self, model: M, batch: Batch, context: Context) -> Tensor:
