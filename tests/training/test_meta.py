@@ -30,7 +30,9 @@ def step_of(name):
     small = {"layouts": 20} if hasattr(recipe.task, "layouts") else {}
     task = dataclasses.replace(recipe.task, **small)
     model = weights.build(recipe.table["family"], recipe.table["model"])
-    batch = {name: tensor[:4] for name, tensor in task.data().items()}
+    data = task.batches(model)
+    batch = data(torch.Generator().manual_seed(0)) if callable(data) else data
+    batch = {name: tensor[:4] for name, tensor in batch.items()}
     return model, task, recipe.training, batch
 
 

@@ -145,8 +145,8 @@ def test_dpo_trains_the_margin(imitator):
 
 def test_the_leash_holds():
     """By the stored metrics: with the penalty better than imitation, without it farther away and worse."""
-    metric = {name: list(weights.metadata(f"summaries-{name}")["metric"].values()) for name in ("ppo", "ppo-free")}
-    (imitation,) = weights.metadata("summaries-imitation")["metric"].values()
-    assert metric["ppo"][0] > imitation + 0.3
-    assert metric["ppo-free"][0] < metric["ppo"][0]
-    assert metric["ppo-free"][1] > metric["ppo"][1]
+    metric = {name: weights.metadata(f"summaries-{name}")["metric"] for name in ("imitation", "ppo", "ppo-free")}
+    quality, nats = f"quality of {tasks.MEASURED:,} summaries", "nats from the start"
+    assert metric["ppo"][quality] > metric["imitation"][quality] + 0.3
+    assert metric["ppo-free"][quality] < metric["ppo"][quality]
+    assert metric["ppo-free"][nats] > metric["ppo"][nats]

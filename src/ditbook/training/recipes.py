@@ -21,8 +21,8 @@ from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.continuation import ContinueManual
 from ditbook.training.tasks.digits import Digits
-from ditbook.training.tasks.masked_words import MaskedWords
 from ditbook.training.tasks.mappings import FollowMappings
+from ditbook.training.tasks.masked_words import MaskedWords
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
