@@ -100,16 +100,6 @@ def test_the_fine_tuning_experiment_is_complete():
     assert sorted(found) == sorted(wanted)
 
 
-def test_chapter_4_prints_what_was_measured():
-    rows = tabled("04_bert.ipynb")
-    for rule in RULES[:-1]:
-        found = [
-            [r[key] for r in results.load("masking") if r["rule"] == rule] for key in ("words", "colour", "wrong word")
-        ]
-        texts = [f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})" for values in found]
-        assert [rule, *texts] in rows
-
-
 def test_chapter_16_prints_the_means_of_the_ablation():
     text = printed("16_dit.ipynb")
     for block in BLOCKS:
