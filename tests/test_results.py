@@ -42,7 +42,7 @@ def test_an_unknown_experiment_is_refused():
 
 
 def test_names_are_the_experiments():
-    assert results.names() == ["ablation", "pixel-noise", "random-start", "scaling"]
+    assert results.names() == ["ablation", "gpt-mappings", "gpt-scaling", "pixel-noise", "random-start", "scaling"]
 
 
 @pytest.mark.parametrize("experiment", ["ablation", "random-start", "scaling"])
