@@ -49,7 +49,8 @@ def test_every_text_has_one_rule(experiment):
 
 def test_the_parts_are_complete():
     found = {(row["part"], row["raised"], row["seed"], row["rollouts"]) for row in results.load("rlhf-parts")}
-    parts = [("all", 0.0), ("no baseline", 0.0), ("no ratio", 0.0), ("no clip", 0.0), ("all", 3.0), ("no baseline", 3.0)]
+    names = ("all", "no baseline", "no ratio", "no clip")
+    parts = [*((name, 0.0) for name in names), ("all", 3.0), ("no baseline", 3.0)]
     assert found == {(*part, seed, count) for part in parts for seed in SEEDS for count in (0, 1, 2, 3, 4, 6)}
 
 

@@ -106,7 +106,7 @@ def measure_best_of_n() -> None:
             store("rlhf-best-of-n", row | {"quality": found[n - 1].item()} | machine())
 
 
-def measures(policy: GPT, reward: Reward) -> dict[str, float]:
+def measures(policy: GPT, reward: Reward) -> dict[str, Any]:
     """What a policy writes for the held-out scenes: divergence, score, quality, and what they consist of."""
     scenes, prompts = held_out()
     with torch.no_grad():
@@ -123,7 +123,8 @@ def measures(policy: GPT, reward: Reward) -> dict[str, float]:
         "words": sum(reading.words for reading in readings),
         **{rule: rules.count(rule) for rule in judge.RUBRIC},
     }
-    return {"nats": nats, "score": score} | {name: total / len(scenes) for name, total in sums.items()}
+    row = {"nats": nats, "score": score} | {name: total / len(scenes) for name, total in sums.items()}
+    return row | {"examples": written[:3]}
 
 
 def rollouts(seed: int, reward: Reward, config: PPOConfig) -> Iterator[GPT]:
