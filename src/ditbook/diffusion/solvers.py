@@ -53,9 +53,7 @@ def heun(
     """Heun's step in x/a over σ, of second order: two calls of the model, in the last step one.
 
     Args:
-        churn: fresh noise: before each step σ is raised by the fraction churn / T, at most √2 − 1.
-        low, high: the lowest and highest σ at which that is done.
-        inflate: factor of the fresh noise.
+        churn, low, high, inflate: as for `euler`.
 
     Source: Karras et al. 2022, algorithms 1 and 2.
     """
