@@ -91,6 +91,16 @@ def test_the_divergence_of_the_best_of_n(n):
     assert (n * best ** (n - 1)).log().mean().item() == pytest.approx(best_of_n_kl(n), abs=0.01)
 
 
+def test_where_texts_have_probabilities_it_is_a_bound():
+    p = torch.tensor([0.1, 0.3, 0.2, 0.25, 0.15], dtype=torch.float64)  # from the worst to the best; the last two tie
+    below = p.cumsum(0)
+    for n in (2, 4, 16, 256):
+        best = torch.cat([below.new_zeros(1), below]).pow(n).diff()
+        tied = torch.cat([best[:3], best[3:].sum() * p[3:] / p[3:].sum()])
+        exact, with_a_tie = ((q * (q / p).log()).sum().item() for q in (best, tied))
+        assert with_a_tie < exact < best_of_n_kl(n)
+
+
 @pytest.mark.parametrize(("n", "nats"), [(4, 0.64), (16, 1.84), (64, 3.17), (1000, 5.91), (60_000, 10.0)])
 def test_divergences_of_a_few_n(n, nats):
     assert best_of_n_kl(n) == pytest.approx(nats, abs=5e-3)
