@@ -103,4 +103,28 @@ def transformer() -> Diagram:
     return d
 
 
-FIGURES = {"rnn-cells": rnn_cells, "attention": attention, "transformer": transformer}
+def bert() -> Diagram:
+    d = Diagram(760, 400, "BERT", "Two sentences with masked words go through an encoder; the masked words come out.")
+    words = ["[CLS]", "a", "[MASK]", "is", "mutable", "[SEP]", "a", "tuple", "[MASK]", "[SEP]"]
+    for k, word in enumerate(words):
+        x = 20 + 72 * k
+        d.box(x, 330, 68, 34, word, "data", 13)
+        d.arrow((x + 34, 330), (x + 34, 300))
+        d.arrow((x + 34, 262), (x + 34, 220))
+        if word in ("[CLS]", "[MASK]"):
+            d.arrow((x + 34, 160), (x + 34, 114))
+    d.box(20, 262, 716, 38, "word + place + segment, norm", "learned", 14)
+    d.box(20, 160, 716, 60, "encoder, L times: self-attention both ways, MLP", "learned")
+    d.box(20, 68, 120, 46, "pooler, linear", "learned", 13)
+    d.box(146, 68, 104, 46, "word head", "learned", 13)
+    d.box(578, 68, 104, 46, "word head", "learned", 13)
+    for x, words_out in ((80, "does it follow?"), (198, "list"), (630, "is")):
+        d.arrow((x, 68), (x, 44))
+        d.text(x, 28, words_out, 15)
+    d.text(400, 91, "no loss at the other places", 14)
+    d.text(200, 386, "first sentence: segment 0", 14)
+    d.text(590, 386, "second sentence: segment 1", 14)
+    return d
+
+
+FIGURES = {"rnn-cells": rnn_cells, "attention": attention, "transformer": transformer, "bert": bert}
