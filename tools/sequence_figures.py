@@ -127,4 +127,27 @@ def bert() -> Diagram:
     return d
 
 
-FIGURES = {"rnn-cells": rnn_cells, "attention": attention, "transformer": transformer, "bert": bert}
+def gpt() -> Diagram:
+    d = Diagram(760, 250, "GPT", "Tokens and positions, masked blocks, a norm, and the embeddings again as the output.")
+    d.box(15, 90, 100, 50, "tokens", "data")
+    d.box(150, 90, 110, 50, "embeddings", "learned", 14)
+    d.box(150, 180, 110, 36, "positions", "learned", 14)
+    d.dot(295, 115, "+")
+    d.parts.append('<rect x="330" y="45" width="200" height="130" rx="10" fill="none" stroke="#999"/>')
+    d.text(528, 34, "L times", 15, "end", "600")
+    d.box(345, 60, 170, 40, "masked self-attention", "learned", 14)
+    d.box(345, 122, 170, 40, "MLP", "learned", 14)
+    d.box(560, 97, 60, 36, "norm", "learned", 14)
+    d.box(650, 90, 100, 50, "next token", "data", 14)
+    d.arrow((115, 115), (150, 115))
+    d.arrow((260, 115), (282, 115))
+    d.arrow((260, 198), (295, 198), (295, 128))
+    d.arrow((308, 115), (330, 115))
+    d.arrow((530, 115), (560, 115))
+    d.arrow((620, 115), (650, 115))
+    d.arrow((205, 90), (205, 14), (700, 14), (700, 90))
+    d.text(395, 232, "the same embeddings compare what leaves the norm with every token", 14)
+    return d
+
+
+FIGURES = {"rnn-cells": rnn_cells, "attention": attention, "transformer": transformer, "bert": bert, "gpt": gpt}
