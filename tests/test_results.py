@@ -43,7 +43,7 @@ def test_an_unknown_experiment_is_refused():
 
 def test_names_are_the_experiments():
     chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
-    chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo")
+    chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo", "rlhf-uses")
     chapter_12 = ("guidance", "paths", "samplers")
     others = ("ablation", "pixel-noise", "random-start", "scaling")
     assert results.names() == sorted([*chapter_4, *chapter_5, *chapter_6, *chapter_12, *others])
@@ -88,6 +88,15 @@ def test_the_masking_experiment_is_complete():
         assert {"words", "articles", "colour", "wrong word", "machine", "torch"} <= row.keys()
         assert ("written" in row) == contest
         assert ("articles, whole sentence" in row) == (row["rule"] == "left to right")
+        assert ("right words doubted" in row) == ("wrong words doubted" in row) == (row["rule"] != "left to right")
+
+
+def test_the_experiment_on_the_manual_is_complete():
+    found = [(row["rule"], row["seed"], row["steps"]) for row in results.load("manual")]
+    contest = ("80/10/10", "left to right")
+    assert sorted(found) == sorted((r, seed, steps) for r in contest for seed in range(3) for steps in (2500, 5000))
+    for row in results.load("manual"):  # the rival reads nothing else
+        assert row["rule"] == "80/10/10" or row["gaps"] == row["gaps, text before alone"]
 
 
 def test_the_fine_tuning_experiment_is_complete():
@@ -97,8 +106,42 @@ def test_the_fine_tuning_experiment_is_complete():
     ]
     kinds.append(("bag of words", "classifier", 0))
     wanted = [(start, part, n, s, steps) for start, part, steps in kinds for n in LABELS for s in range(3)]
-    wanted += [("from scratch", "all layers", 8000, s, 1000) for s in range(3)]
+    wanted += [("from scratch", "all layers", n, s, 1400) for n in (256, 2048, 8000) for s in range(3)]
     assert sorted(found) == sorted(wanted)
+
+
+def over_seeds(values):
+    """As chapter 4 prints the values of three seeds."""
+    return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def test_chapter_4_prints_what_was_measured():
+    rows = tabled("04_bert.ipynb")
+    for rule in RULES[:-1]:
+        found = [
+            [r[key] for r in results.load("masking") if r["rule"] == rule] for key in ("words", "colour", "wrong word")
+        ]
+        assert [rule, *map(over_seeds, found)] in rows
+    for name, rule, key in (
+        ("both ways", "80/10/10", "gaps"),
+        ("both ways, the text behind the gap taken away", "80/10/10", "gaps, text before alone"),
+        ("left to right", "left to right", "gaps"),
+    ):
+        both = [
+            [r[key] for r in results.load("manual") if (r["rule"], r["steps"]) == (rule, steps)]
+            for steps in (2500, 5000)
+        ]
+        assert [name, *map(over_seeds, both)] in rows
+    for name, kind in {
+        "pre-trained, all layers": ("pre-trained", "all layers", 200),
+        "pre-trained, classifier alone": ("pre-trained", "classifier", 0),
+        "from scratch, all layers": ("from scratch", "all layers", 200),
+        "from scratch, classifier alone": ("from scratch", "classifier", 0),
+        "bag of words": ("bag of words", "classifier", 0),
+    }.items():
+        tuned = [r for r in results.load("fine-tuning") if (r["start"], r["trained"], r["steps"]) == kind]
+        found = [[r["accuracy"] for r in tuned if r["labels"] == n] for n in (32, 256, 2048, 8000)]
+        assert [name, *map(over_seeds, found)] in rows
 
 
 def test_chapter_16_prints_the_means_of_the_ablation():

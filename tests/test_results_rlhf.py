@@ -40,7 +40,7 @@ def test_the_runs_of_ppo_are_complete_and_start_at_the_imitator():
         assert all(row["nats"] > 0 for row in line[1:])
 
 
-@pytest.mark.parametrize("experiment", ["rlhf-ppo", "rlhf-parts", "rlhf-dpo"])
+@pytest.mark.parametrize("experiment", ["rlhf-ppo", "rlhf-parts", "rlhf-uses", "rlhf-dpo"])
 def test_every_text_has_one_rule(experiment):
     for row in results.load(experiment):
         assert row.keys() >= MEASURES
@@ -58,6 +58,16 @@ def test_the_parts_are_complete():
         ("no baseline", 3.0),
     ]
     assert found == {(*part, seed, count) for part in parts for seed in SEEDS for count in (0, 1, 2, 3, 4, 6)}
+
+
+def test_the_parts_with_two_uses_are_complete_and_start_as_the_runs_with_all():
+    rows = results.load("rlhf-uses")
+    found = sorted((row["part"], row["seed"], row["rollouts"]) for row in rows)
+    counts = (0, 1, 2, 3, 4, 6, 8, 10)
+    assert found == sorted((part, seed, n) for part in ("no ratio", "no clip") for seed in SEEDS for n in counts)
+    whole = {row["seed"]: row for row in results.load("rlhf-ppo") if row["beta"] == 0.1 and row["rollouts"] == 0}
+    starts = [row for row in rows if row["rollouts"] == 0]
+    assert all(row[key] == pytest.approx(whole[row["seed"]][key]) for row in starts for key in ("score", "quality"))
 
 
 def test_dpo_is_complete_and_starts_without_a_margin():

@@ -6,7 +6,7 @@ MAPS = (
     (
         {
             "01 RNN": (20, 90, True), "02 Attention": (170, 90, True), "03 Transformer": (320, 90, True),
-            "04 BERT": (470, 20, False), "05 GPT": (470, 160, False), "06 RLHF": (615, 160, False),
+            "04 BERT": (470, 20, True), "05 GPT": (470, 160, True), "06 RLHF": (615, 160, True),
         },
         [("01 RNN", "02 Attention"), ("02 Attention", "03 Transformer"), ("03 Transformer", "04 BERT"),
          ("03 Transformer", "05 GPT"), ("05 GPT", "06 RLHF")],

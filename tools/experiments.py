@@ -132,10 +132,13 @@ def masking() -> None:
 
 
 def manual() -> None:
-    """The same two models on Python's manual, one seed."""
-    for rule in ("80/10/10", experiments_bert.LEFT):
-        if not stored("manual", {"rule": rule}):
-            store("manual", experiments_bert.on_the_manual(rule, 0, RUNS) | machine())
+    """BERT and its rival on Python's manual, after two numbers of steps."""
+    for steps in experiments_bert.MANUAL_STEPS:
+        for seed in range(experiments_bert.SEEDS):
+            for rule in ("80/10/10", experiments_bert.LEFT):
+                key = {"rule": rule, "seed": seed, "steps": steps}
+                if not stored("manual", key):
+                    store("manual", key | experiments_bert.on_the_manual(rule, seed, steps, RUNS) | machine())
 
 
 def fine_tuning() -> None:

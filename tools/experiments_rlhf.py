@@ -182,6 +182,15 @@ def measure_parts() -> None:
                 measure_run("rlhf-parts", key, PPOConfig(**REUSED | change), reward, (0, 1, 2, 3, 4, 6))
 
 
+def measure_uses() -> None:
+    """PPO without ratio or clip where every text is used twice, as in `measure_ppo`, whose runs are those with all."""
+    for seed in SEEDS:
+        for name in ("no ratio", "no clip"):
+            config = PPOConfig(**ROLLOUT | PARTS[name], beta=0.1)
+            scorer = partial(policies.scores, reward_model(seed))
+            measure_run("rlhf-uses", {"part": name, "seed": seed}, config, scorer, (0, 1, 2, 3, 4, 6, 8, 10))
+
+
 def _raised(reward: Reward, points: float, prompts: Tensor, texts: Tensor) -> Tensor:
     return reward(prompts, texts) + points
 
@@ -223,5 +232,6 @@ EXPERIMENTS = {
     "rlhf-best-of-n": measure_best_of_n,
     "rlhf-ppo": measure_ppo,
     "rlhf-parts": measure_parts,
+    "rlhf-uses": measure_uses,
     "rlhf-dpo": measure_dpo,
 }

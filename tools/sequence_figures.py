@@ -103,4 +103,51 @@ def transformer() -> Diagram:
     return d
 
 
-FIGURES = {"rnn-cells": rnn_cells, "attention": attention, "transformer": transformer}
+def bert() -> Diagram:
+    d = Diagram(760, 400, "BERT", "Two sentences with masked words go through an encoder; the masked words come out.")
+    words = ["[CLS]", "a", "[MASK]", "is", "mutable", "[SEP]", "a", "tuple", "[MASK]", "[SEP]"]
+    for k, word in enumerate(words):
+        x = 20 + 72 * k
+        d.box(x, 330, 68, 34, word, "data", 13)
+        d.arrow((x + 34, 330), (x + 34, 300))
+        d.arrow((x + 34, 262), (x + 34, 220))
+        if word in ("[CLS]", "[MASK]"):
+            d.arrow((x + 34, 160), (x + 34, 114))
+    d.box(20, 262, 716, 38, "word + place + segment, norm", "learned", 14)
+    d.box(20, 160, 716, 60, "encoder, L times: self-attention both ways, MLP", "learned")
+    d.box(20, 68, 120, 46, "pooler, linear", "learned", 13)
+    d.box(146, 68, 104, 46, "word head", "learned", 13)
+    d.box(578, 68, 104, 46, "word head", "learned", 13)
+    for x, words_out in ((80, "does it follow?"), (198, "list"), (630, "is")):
+        d.arrow((x, 68), (x, 44))
+        d.text(x, 28, words_out, 15)
+    d.text(400, 91, "no loss at the other places", 14)
+    d.text(200, 386, "first sentence: segment 0", 14)
+    d.text(590, 386, "second sentence: segment 1", 14)
+    return d
+
+
+def gpt() -> Diagram:
+    d = Diagram(760, 250, "GPT", "Tokens and positions, masked blocks, a norm, and the embeddings again as the output.")
+    d.box(15, 90, 100, 50, "tokens", "data")
+    d.box(150, 90, 110, 50, "embeddings", "learned", 14)
+    d.box(150, 180, 110, 36, "positions", "learned", 14)
+    d.dot(295, 115, "+")
+    d.parts.append('<rect x="330" y="45" width="200" height="130" rx="10" fill="none" stroke="#999"/>')
+    d.text(528, 34, "L times", 15, "end", "600")
+    d.box(345, 60, 170, 40, "masked self-attention", "learned", 14)
+    d.box(345, 122, 170, 40, "MLP", "learned", 14)
+    d.box(560, 97, 60, 36, "norm", "learned", 14)
+    d.box(650, 90, 100, 50, "next token", "data", 14)
+    d.arrow((115, 115), (150, 115))
+    d.arrow((260, 115), (282, 115))
+    d.arrow((260, 198), (295, 198), (295, 128))
+    d.arrow((308, 115), (330, 115))
+    d.arrow((530, 115), (560, 115))
+    d.arrow((620, 115), (650, 115))
+    d.arrow((205, 90), (205, 14), (700, 14), (700, 90))
+    d.text(395, 232, "the same embeddings compare what leaves the norm with every token", 14)
+    return d
+
+
+FIGURES = {"rnn-cells": rnn_cells, "attention": attention, "transformer": transformer, "bert": bert, "gpt": gpt}

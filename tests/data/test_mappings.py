@@ -49,6 +49,7 @@ def test_prompts_end_with_any_key_after_different_ones():
     assert shown / 4000 == pytest.approx(4 / 16, abs=0.03)
     assert torch.bincount(tokens[:, -1], minlength=16).min() > 180
     assert mappings.prompts(3, 0, generator())[0].shape == (3, 1)
+    assert {len(set(row)) for row in mappings.prompts(5, 16, generator())[0][:, :32:2].tolist()} == {16}
 
 
 def test_sequences_are_read_in_letters_and_come_from_the_generator():

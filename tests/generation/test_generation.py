@@ -159,6 +159,7 @@ CUTS = [
 ]
 
 
+@pytest.mark.equation("5.8", of="ditbook.generation.probabilities", against="all sets of tokens, tried")
 @pytest.mark.parametrize("cut", CUTS)
 def test_cuts_are_those_of_all_sets_tried(cut):
     logits = torch.randn(20, 6, generator=torch.Generator().manual_seed(0)) * 2

@@ -69,6 +69,7 @@ def test_nothing_is_better_than_true_short_and_polite():
     assert all(phrase in POLITE for phrase in ("please", "thank you"))
 
 
+@pytest.mark.equation("6.1", of="ditbook.judges.summaries.compare", against="frequencies of 200,000 comparisons")
 def test_readers_prefer_the_better_one_as_often_as_they_should():
     for margin in (-1.5, 0.0, 0.7):
         first = torch.full((200_000,), 2.0 + margin, dtype=torch.float64)

@@ -71,6 +71,7 @@ def test_lists_that_say_nothing_are_refused(function):
         function([1, 1], [1, 2])
 
 
+@pytest.mark.equation("5.11", of="ditbook.metrics.scaling.power_law", against="numpy's least squares, and exact points")
 def test_a_power_law_is_a_line_of_logarithms():
     sizes = [1e3, 1e4, 3e5, 2e6]
     exponent, scale = scaling.power_law(sizes, [(8.8e13 / n) ** 0.076 for n in sizes])

@@ -43,6 +43,7 @@ COUNTS = {  # computed from the published configs; without the heads, and with b
 }
 
 
+@pytest.mark.equation("4.7", of="ditbook.models.bert.BERTConfig.parameters", against="counts of the published models")
 @pytest.mark.parametrize("name", SIZES)
 def test_the_counts_of_the_published_models(name):
     parts = BERTConfig.from_name(name).parameters()

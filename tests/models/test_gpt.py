@@ -15,6 +15,9 @@ def model(config=SMALL, scale=8.0):
     return gpt
 
 
+@pytest.mark.equation(
+    "5.6", of="ditbook.models.gpt.GPTConfig.parameters", against="the published models, and our modules counted"
+)
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
@@ -70,6 +73,7 @@ def test_attention_maps_are_causal_and_those_that_the_model_uses():
     torch.testing.assert_close(maps.sum(-1), torch.ones(2, 2, 4, 8, dtype=torch.float64))
 
 
+@pytest.mark.equation("5.5", of="ditbook.models.gpt.GPT.initialize", against="standard deviations of all weights")
 def test_the_start_is_that_of_gpt2():
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(vocabulary=1000, longest=64, width=128, depth=8, heads=4))

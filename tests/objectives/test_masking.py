@@ -20,6 +20,7 @@ def hide(tokens, seed=0, **options):
     return mask_words(tokens, generator, vocabulary=VOCABULARY, mask=MASK, special=SPECIAL, **options)
 
 
+@pytest.mark.equation("4.2", of="ditbook.objectives.masking.mask_words", against="frequencies within four deviations")
 @pytest.mark.parametrize("parts", [(0.8, 0.1, 0.1), (1.0, 0.0, 0.0), (0.0, 0.2, 0.8), (0.0, 1.0, 0.0)])
 def test_the_frequencies_are_those_of_the_rule(parts):
     tokens = rows()
@@ -86,6 +87,7 @@ def test_texts_without_neighbours_are_refused():
             next_sentence_pairs(torch.tensor(document), 5, torch.Generator())
 
 
+@pytest.mark.equation("4.4", of="ditbook.objectives.masking.pretraining_loss", against="a loop over the chosen places")
 def test_the_loss_is_the_sum_of_two_means():
     torch.manual_seed(0)
     words, sentences = torch.randn(2, 4, 6), torch.randn(2, 2)

@@ -35,6 +35,9 @@ def test_the_mean_counts_each_token_once_and_no_padding():
     assert masked_mean(x, MASK).item() == pytest.approx((1 + 2 + 3 + 4 + 5 + 6) / 6)
 
 
+@pytest.mark.equation(
+    "6.7", of="ditbook.objectives.policy.reinforce_loss", against="derivative of the enumerated expected reward"
+)
 def test_the_gradient_is_that_of_the_expected_reward():
     """Texts in proportion to their probabilities: the sum over all of them is weighted instead of sampled."""
     logits, reward = normal(4, 3).requires_grad_(), normal(9, seed=1)
@@ -48,6 +51,7 @@ def test_the_gradient_is_that_of_the_expected_reward():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.equation("6.8", of="ditbook.objectives.policy.reinforce_loss", against="sum over all texts")
 def test_a_baseline_changes_nothing_in_the_mean():
     """Any function of what stands before a token has a gradient of zero."""
     logits, baseline = normal(4, 3).requires_grad_(), normal(4, seed=1)
@@ -58,6 +62,7 @@ def test_a_baseline_changes_nothing_in_the_mean():
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
 
 
+@pytest.mark.equation("6.15", of="ditbook.objectives.policy.token_rewards", against="a loop over tokens")
 def test_the_score_lands_on_the_last_token_and_each_token_pays():
     scores, now, before = normal(2), normal(2, 4), normal(2, 4, seed=1)
     found = token_rewards(scores, now, before, MASK, beta=0.3)
@@ -77,6 +82,8 @@ def test_the_score_reaches_the_advantage_of_the_last_token_alone_without_decay()
     assert found.tolist() == [[5, 5, 5, 5], [7, 7, 0, 0]]
 
 
+@pytest.mark.equation("6.9", of="ditbook.objectives.policy.advantages", against="the double sum, term by term")
+@pytest.mark.equation("6.10", of="ditbook.objectives.policy.advantages", against="the double sum, term by term")
 @pytest.mark.parametrize(("discount", "decay"), [(1.0, 0.95), (0.9, 0.8), (0.9, 0.0), (1.0, 1.0)])
 def test_advantages_are_the_double_sum(discount, decay):
     """The mean over k of the k-step estimates with weights (1 − λ) λ^(k − 1), the last taking what is left."""
@@ -100,6 +107,8 @@ def test_wrong_discounts_are_refused():
         advantages(normal(2, 4), normal(2, 4), MASK, decay=1.5)
 
 
+@pytest.mark.equation("6.11", of="ditbook.objectives.policy.ppo_loss", against="every case of sign and clip")
+@pytest.mark.equation("6.12", of="ditbook.objectives.policy.ppo_loss", against="every case of sign and clip")
 @pytest.mark.parametrize(
     ("ratio", "advantage", "gain", "slope"),
     [
@@ -143,6 +152,7 @@ def test_padding_does_not_reach_the_losses():
         torch.testing.assert_close(loss(noise), loss(0))
 
 
+@pytest.mark.equation("6.13", of="ditbook.objectives.policy.value_loss", against="every case of side and clip")
 @pytest.mark.parametrize(
     ("value", "target", "loss", "slope"),
     [
@@ -161,6 +171,7 @@ def test_the_clipped_loss_of_values(value, target, loss, slope):
     assert torch.autograd.grad(error, found)[0].item() == pytest.approx(slope)
 
 
+@pytest.mark.equation("6.16", of="ditbook.objectives.policy.kl", against="sum over all texts")
 def test_the_divergence_of_tokens_adds_up_to_that_of_texts():
     policy, reference = normal(4, 3), normal(4, 3, seed=1)
     logits = [torch.stack([x[3].expand(9, 3), x[TEXTS[:, 0]]], dim=1) for x in (policy, reference)]

@@ -23,6 +23,7 @@ def normal(*shape):
     return torch.randn(shape, generator=generator(), dtype=torch.float64)
 
 
+@pytest.mark.equation("6.2", of="ditbook.objectives.preference.log_probs", against="torch.distributions.Categorical")
 def test_the_log_probability_of_a_text_is_the_sum_over_its_tokens():
     logits, tokens = normal(2, 4, 5), torch.tensor([[1, 4, 2, 0], [3, 0, 0, 0]])
     mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
@@ -42,6 +43,9 @@ def test_probabilities_of_all_texts_sum_to_one():
     assert total.item() == pytest.approx(1)
 
 
+@pytest.mark.equation(
+    "6.3", of="ditbook.objectives.preference.bradley_terry_loss", against="torch.distributions.Bernoulli"
+)
 def test_the_loss_of_comparisons_is_that_of_coins():
     first, second, preferred = normal(6), normal(6).flip(0), torch.tensor([1, 0, 1, 0, 1, 0.0]).double()
     first.requires_grad_()
@@ -68,6 +72,8 @@ def test_scores_far_apart_give_a_finite_loss():
     assert bradley_terry_loss(far, -far, torch.zeros(1)).item() == 2000
 
 
+@pytest.mark.equation("6.4", of="ditbook.objectives.preference.best_of_n_kl", against="counting all choices of n texts")
+@pytest.mark.equation("6.5", of="ditbook.objectives.preference.best_of_n_kl", against="enumeration, Monte Carlo")
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_the_divergence_of_the_best_of_n(n):
     """Of K equally likely texts the best of n has rank k with probability (k/K)ⁿ − ((k − 1)/K)ⁿ."""
@@ -85,6 +91,16 @@ def test_the_divergence_of_the_best_of_n(n):
     assert (n * best ** (n - 1)).log().mean().item() == pytest.approx(best_of_n_kl(n), abs=0.01)
 
 
+def test_where_texts_have_probabilities_it_is_a_bound():
+    p = torch.tensor([0.1, 0.3, 0.2, 0.25, 0.15], dtype=torch.float64)  # from the worst to the best; the last two tie
+    below = p.cumsum(0)
+    for n in (2, 4, 16, 256):
+        best = torch.cat([below.new_zeros(1), below]).pow(n).diff()
+        tied = torch.cat([best[:3], best[3:].sum() * p[3:] / p[3:].sum()])
+        exact, with_a_tie = ((q * (q / p).log()).sum().item() for q in (best, tied))
+        assert with_a_tie < exact < best_of_n_kl(n)
+
+
 @pytest.mark.parametrize(("n", "nats"), [(4, 0.64), (16, 1.84), (64, 3.17), (1000, 5.91), (60_000, 10.0)])
 def test_divergences_of_a_few_n(n, nats):
     assert best_of_n_kl(n) == pytest.approx(nats, abs=5e-3)
@@ -95,6 +111,7 @@ def test_there_is_no_best_of_none():
         best_of_n_kl(0)
 
 
+@pytest.mark.equation("6.6", of="ditbook.objectives.preference.best_of_n", against="all subsets")
 def test_the_best_of_n_for_all_n_is_the_mean_over_all_subsets():
     scores, values = normal(2, 7), normal(2, 7).flip(1)
     found = best_of_n(scores, values)
@@ -114,6 +131,9 @@ def test_the_best_of_many_does_not_overflow():
     torch.testing.assert_close(found, (n * 1001 / (n + 1) - 1) / 999)  # mean of the largest of n ranks
 
 
+@pytest.mark.equation(
+    "6.19", of="ditbook.objectives.preference.dpo_loss", against="its closed form and the paper's gradient"
+)
 def test_the_loss_of_dpo_is_its_closed_form():
     policy, reference = normal(2, 5).requires_grad_(), normal(2, 5).flip(0)
     preferred = torch.tensor([1, 1, 0, 1, 0.0]).double()
@@ -131,6 +151,12 @@ def test_dpo_starts_at_log_two():
     assert dpo_loss(same, same, torch.ones(3).double(), beta=0.1).item() == pytest.approx(math.log(2))
 
 
+@pytest.mark.equation(
+    "6.17", of="ditbook.objectives.preference.implicit_reward", against="gradient ascent over all policies"
+)
+@pytest.mark.equation(
+    "6.18", of="ditbook.objectives.preference.implicit_reward", against="the optimum of enumerated texts"
+)
 def test_the_implicit_reward_of_the_best_policy_is_the_reward():
     """The objective is maximized by ascent, without the closed form; rewards then differ by a constant."""
     reward, reference, beta = normal(6), normal(6).flip(0).log_softmax(0), 0.7

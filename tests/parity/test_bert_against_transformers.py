@@ -59,6 +59,11 @@ def batch():
     return tokens, segments, labels, torch.tensor([1, 0])
 
 
+@pytest.mark.equation("4.1", of="ditbook.models.bert.BERT.embed", against="transformers, gradients too")
+@pytest.mark.equation("4.3", of="ditbook.models.bert.BERT.word_logits", against="transformers, gradients too")
+@pytest.mark.equation("4.5", of="ditbook.models.bert.BERT.pool", against="transformers, gradients too")
+@pytest.mark.equation("4.4", of="ditbook.objectives.masking.pretraining_loss", against="transformers, gradients too")
+@pytest.mark.equation("4.6", of="ditbook.objectives.masking.pretraining_loss", against="transformers, gradients too")
 def test_outputs_loss_and_gradients(ours, batch):
     tokens, segments, labels, random = batch
     twin = theirs(ours)

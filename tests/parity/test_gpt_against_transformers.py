@@ -52,6 +52,8 @@ def some_tokens(batch=2, length=9):
     return torch.randint(CONFIG.vocabulary, (batch, length), generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.equation("5.3", of="ditbook.models.gpt.GPT.encode", against="transformers' GPT-2, gradients too")
+@pytest.mark.equation("5.4", of="ditbook.models.gpt.GPT.logits", against="transformers' GPT-2, gradients too")
 def test_outputs_loss_and_gradients(ours):
     twin, tokens = theirs(ours), some_tokens()
     wanted = twin(tokens, labels=tokens)

@@ -39,6 +39,9 @@ def test_the_loss_of_the_manual_is_that_of_every_next_token():
     torch.testing.assert_close(task.loss(bigram, batch, CONTEXT), wanted)
 
 
+@pytest.mark.equation(
+    "5.7", of="ditbook.training.tasks.continuation.ContinueManual.evaluate", against="a table of pairs, token by token"
+)
 def test_perplexity_is_counted_for_each_character(monkeypatch):
     short = continuation.text("validation")[:500]
     monkeypatch.setattr(continuation, "text", lambda split: short)
@@ -62,6 +65,9 @@ def test_every_token_is_predicted_once_from_half_the_context_or_more(count):
         torch.testing.assert_close(found[place - 1], wanted)
 
 
+@pytest.mark.equation(
+    "5.1", of="ditbook.training.tasks.continuation.surprise", against="all texts of three tokens, which sum to one"
+)
 def test_the_probabilities_of_all_texts_sum_to_one():
     torch.manual_seed(0)
     model = GPT(GPTConfig(vocabulary=5, longest=8, width=8, depth=1, heads=2, std=1.0)).eval()
@@ -94,6 +100,9 @@ def looked_up(tokens):
     return logits
 
 
+@pytest.mark.equation(
+    "5.10", of="ditbook.data.mappings.best_accuracy", against="a program that looks the pair up, or guesses"
+)
 @pytest.mark.parametrize("examples", [0, 1, 4, 8, 15, 16])
 def test_the_best_accuracy_is_reached_by_a_look_up(examples):
     best = mappings.best_accuracy(examples)

@@ -111,6 +111,26 @@ def test_ppo_starts_from_the_policy_and_the_reward_model_and_moves(imitator):
     assert divergence(model.policy, imitator, prompts, texts).mean() > 1e-4
 
 
+def test_a_stopped_run_of_ppo_goes_on_as_if_it_had_never_stopped(tmp_path):
+    """From where a rollout ends: two steps for each, stopped after the second rollout."""
+    ppo = {"texts": 8, "minibatch": 4, "epochs": 1, "beta": 0.1}
+
+    def run(steps, path=None):
+        task = tasks.Reinforce(start_from="summaries-imitation", reward="summaries-reward", ppo=ppo)
+        model = weights.build("actor-critic", weights.metadata("summaries-imitation")["model"])
+        task.start(model)
+        training = TrainConfig(steps=steps, learning_rate=1e-3, warmup_steps=1)
+        trained = train(model, task.loss, task.batches(model), training, path=path)
+        return trained.losses, [*model.state_dict().values(), *trained.ema.state_dict().values()]
+
+    losses, tensors = run(8)
+    stopped, _ = run(4, tmp_path / "ppo.safetensors")
+    resumed_losses, resumed = run(8, tmp_path / "ppo.safetensors")
+    assert stopped == losses[:4]
+    assert resumed_losses == losses
+    assert all(torch.equal(a, b) for a, b in zip(resumed, tensors, strict=True))
+
+
 @pytest.mark.parametrize("name", ["summaries-ppo", "summaries-ppo-free"])
 def test_a_stopped_run_of_ppo_goes_on_where_a_rollout_ends(name):
     """Rollouts are not saved: the checkpoint every 500 steps must not fall into one."""

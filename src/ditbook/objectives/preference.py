@@ -83,9 +83,9 @@ def dpo_loss(
 
 
 def best_of_n_kl(n: float) -> float:
-    """Divergence in nats from a policy to the best of n of its texts, if no two texts have the same score.
+    """Divergence in nats of the best of n texts of a policy from the policy, if scores have a density.
 
-    Where scores can be equal the divergence is smaller.
+    Where single texts have probabilities, or scores can be equal, it is an upper bound.
 
     Raises:
         ValueError: n is below 1.

@@ -77,7 +77,12 @@ class Prefer(Task[GPTScorer]):
 
 @dataclass(frozen=True, kw_only=True)
 class Reinforce(Task[ActorCritic]):
-    """Raise the score of a reward model by PPO."""
+    """Raise the score of a reward model by PPO.
+
+    A checkpoint does not hold the texts of the rollout at hand: a resumed training begins with a new one. So it goes on
+    bit for bit only from between two rollouts, where the steps before it (`save_every` of `train`, and the last one)
+    are a multiple of `PPOConfig.steps`. With the recipes' 10 the default of 500 is.
+    """
 
     start_from: str  # weights of the policy: the start, and the reference of the KL penalty
     reward: str  # weights of the reward model: the reward, and the start of the value network
