@@ -44,8 +44,9 @@ def test_an_unknown_experiment_is_refused():
 def test_names_are_the_experiments():
     chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
     chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo")
+    chapter_12 = ("guidance", "paths", "samplers")
     others = ("ablation", "pixel-noise", "random-start", "scaling")
-    assert results.names() == sorted([*chapter_4, *chapter_5, *chapter_6, *others])
+    assert results.names() == sorted([*chapter_4, *chapter_5, *chapter_6, *chapter_12, *others])
 
 
 @pytest.mark.parametrize("experiment", ["ablation", "random-start", "scaling"])

@@ -1,6 +1,7 @@
 """Diffusion of handwritten digits, by class or without classes: of 8×8 pixels, or of 28×28."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from sklearn.svm import SVC
@@ -9,7 +10,7 @@ from torch import Tensor
 from ditbook import data, pipeline, rng
 from ditbook.data import digits, mnist
 from ditbook.diffusion.losses import denoising_loss
-from ditbook.diffusion.process import Process
+from ditbook.diffusion.process import Parameterization, Process
 from ditbook.metrics.fid import frechet, statistics
 from ditbook.models.dit import DiT
 from ditbook.models.unet import UNet
@@ -27,6 +28,7 @@ COMPONENTS = 32  # principal components of the images that the Fréchet distance
 class Digits(Task[DiT | UNet]):
     """Denoise digits. A model that has a null condition is given their classes."""
 
+    predicts: Parameterization | None = None  # by default ε, or the velocity on straight paths
     schedule: str = "linear"  # or "straight", for the straight paths of a flow
     dataset: str = "digits"
 
@@ -44,7 +46,7 @@ class Digits(Task[DiT | UNet]):
 
     def process(self, model: DiT | UNet) -> Process:
         """What the model is trained on."""
-        return pipeline.process(model, schedule=self.schedule)
+        return pipeline.process(model, self.predicts, self.schedule)
 
     def loss(self, model: DiT | UNet, batch: Batch, context: Context) -> Tensor:
         """The simple loss, the hybrid loss of a model with a variance head, or that of a flow."""
@@ -85,10 +87,18 @@ class Digits(Task[DiT | UNet]):
 
     def agreement(self, model: DiT | UNet, guidance_scale: float) -> float:
         """Fraction of 500 samples that a support vector machine reads as the digit of their label."""
+        return self.read(self.samples(model, guidance_scale), LABELS)
+
+    def read(self, images: Tensor, labels: list[int]) -> float:
+        """Fraction of images that a support vector machine reads as the digit of their label."""
+        return float((self.reader.predict(images.flatten(1).numpy()) == labels).mean())
+
+    @cached_property
+    def reader(self) -> SVC:
+        """A support vector machine that has learned the digits of the train split."""
         real = self.split("train")
-        reader = SVC(gamma=WIDTHS[self.dataset], C=10).fit(real["image"].flatten(1).numpy(), real["label"].numpy())
-        images = self.samples(model, guidance_scale)
-        return float((reader.predict(images.flatten(1).numpy()) == LABELS).mean())
+        machine = SVC(gamma=WIDTHS[self.dataset], C=10)
+        return machine.fit(real["image"].flatten(1).numpy(), real["label"].numpy())
 
     def distances(self, images: Tensor) -> dict[str, float]:
         """How near images come to the training images one by one, and to the held-out ones as a set.
@@ -98,10 +108,14 @@ class Digits(Task[DiT | UNet]):
         """
         train, held_out, found = (x.flatten(1) for x in (*(self.split(s)["image"] for s in SPLITS), images))
         nearest, usual = (torch.cdist(x, train).min(dim=1).values.mean() for x in (found, held_out))
-        middle = train.mean(0)
-        components = torch.linalg.svd(train - middle, full_matrices=False).Vh[:COMPONENTS].T
-        sets = [statistics(lambda x: (x - middle) @ components, x) for x in (held_out, found)]
+        sets = [statistics(lambda x: (x - train.mean(0)) @ self.components, x) for x in (held_out, found)]
         return {
             "distance to the nearest training image, 1 for held-out images": (nearest / usual).item(),
             f"Fréchet distance in {COMPONENTS} principal components": frechet(*sets),
         }
+
+    @cached_property
+    def components(self) -> Tensor:
+        """The first principal components of the training images, as columns."""
+        train = self.split("train")["image"].flatten(1)
+        return torch.linalg.svd(train - train.mean(0), full_matrices=False).Vh[:COMPONENTS].T
