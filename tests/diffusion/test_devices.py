@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ditbook.diffusion import bound, flow, likelihood, losses, samplers, schedules, solvers, weighting
+from ditbook.diffusion import bound, flow, inversion, likelihood, losses, samplers, schedules, solvers, weighting
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import Autoguidance, ClassifierFreeGuidance, ClassifierGuidance, interval
 
@@ -79,6 +79,13 @@ def test_guided_sampling(device, step, process):
     x, y = batch(device)
     model = ClassifierFreeGuidance(Small().to(device), 2.0)
     out = samplers.sample(model, x, process.respace(3), step=step, clip=1.0, generator=generator(), y=y)
+    assert (out.shape, out.device) == (x.shape, x.device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_inversion(device, process):
+    x, y = batch(device)
+    out = inversion.invert(Small().to(device), x, process.respace(3), clip=1.0, y=y)
     assert (out.shape, out.device) == (x.shape, x.device)
 
 

@@ -30,6 +30,9 @@ def test_the_image_is_at_time_0_and_noise_at_1(paths):
     assert paths.training_timesteps(torch.tensor([0, 4, 9])).tolist() == pytest.approx([100, 500, 1000])
 
 
+@pytest.mark.equation(
+    "12.14", of="ditbook.diffusion.flow.Flow.convert", against="x₀, ε and v that are known, from each of them"
+)
 @pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
 def test_every_parameterization_gives_all_three_back(paths, predicts):
     x, eps, t = noise(0, 3, 2, 2), noise(1, 3, 2, 2), torch.tensor([0, 4, 8])
@@ -53,6 +56,9 @@ def test_from_pure_noise(paths, predicts):
     torch.testing.assert_close(found.v, eps - x)
 
 
+@pytest.mark.equation(
+    "12.15", of="ditbook.diffusion.flow.Flow.at_sigmas", against="a Gaussian process at the same noise levels"
+)
 def test_velocity_and_noise_predictions_take_the_same_path():
     """An image on a straight path is one of the Gaussian process, scaled; there Euler's step is that of DDIM."""
     straight = flow.Flow(torch.linspace(0.02, 0.98, 20, dtype=torch.float64))
@@ -106,6 +112,26 @@ def test_the_angle_is_the_clock_of_the_gaussian_process():
     moved = (wanted[500] - wanted[499]) / (process.clock[500] - process.clock[499])
     v = process.targets(x, eps, torch.tensor([500])).v
     torch.testing.assert_close(moved[None], v, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.equation(
+    "12.5", of="ditbook.diffusion.flow.euler", against="(φ′ − φ) times cos φ ε − sin φ x₀, written out"
+)
+@pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
+def test_on_a_gaussian_process_eulers_step_is_along_the_angle(predicts):
+    process = GaussianDiffusion(schedules.cosine(1000), predicts=predicts).respace(8)
+
+    def model(x, t):
+        return torch.tanh(x) + 0.001 * t[0]
+
+    x = noise(0, 3, 2, 2)
+    for frame in samplers.progressive(model, x, process, step=flow.euler):
+        index = torch.full((3,), frame.i)
+        found = process.predict(model(x, process.training_timesteps(index)), x, index)
+        angle, after = (value.sqrt().arccos() for value in (process.alpha_bar[index], process.alpha_bar_prev[index]))
+        v = angle.cos()[0] * found.eps - angle.sin()[0] * found.x_start
+        torch.testing.assert_close(frame.x, x + (after - angle)[0] * v, rtol=1e-6, atol=1e-6)
+        x = frame.x
 
 
 @pytest.mark.parametrize("step", [flow.euler, flow.heun])

@@ -241,3 +241,15 @@ def test_unknown_parameterization_and_other_shape(diffusion):
         GaussianDiffusion(schedules.linear(10), predicts="score")
     with pytest.raises(ValueError, match=r"\(6, 1, 4, 4\) and noisy image \(6, 2, 4, 4\) differ"):
         diffusion.convert(x[:, :1], x, t, "eps")
+
+
+@pytest.mark.equation(
+    "12.1", of="ditbook.diffusion.gaussian.GaussianDiffusion", against="a noisy image divided by its weight of x₀"
+)
+def test_divided_by_the_weight_of_the_image_only_sigma_is_left():
+    diffusion = GaussianDiffusion(schedules.cosine(1000))
+    x, eps = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.tensor([0, 100, 500, 900, 998])
+    divided = diffusion.add_noise(x, t, eps) / diffusion.coefficient("sqrt_alpha_bar", t, x)
+    torch.testing.assert_close(divided, x + diffusion.sigmas[t][:, None] * eps)
+    torch.testing.assert_close(diffusion.sigmas, (1 / diffusion.alpha_bar - 1).sqrt())

@@ -135,6 +135,9 @@ def test_noise_levels_of_an_interval():
     assert 0 < wanted.sum() < 1000
 
 
+@pytest.mark.equation(
+    "12.13", of="ditbook.diffusion.guidance.ClassifierFreeGuidance", against="each sample's deviations, by hand"
+)
 @pytest.mark.parametrize("phi", [0.3, 1.0])
 def test_rescaling_restores_the_deviation_of_the_conditional_prediction(phi):
     plain = guided(6.0)[:, :4]
@@ -166,6 +169,9 @@ def worse(x, t, y):
     return 0.8 * model(x, t, y)[:, :4] + 0.1
 
 
+@pytest.mark.equation(
+    "12.12", of="ditbook.diffusion.guidance.Autoguidance", against="two calls of two models, combined by hand"
+)
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.1])
 def test_autoguidance_moves_away_from_the_worse_model(scale):
     found = Autoguidance(model, worse, scale)(X, T, y=Y)
@@ -184,6 +190,11 @@ def test_autoguidance_in_an_interval_on_some_channels_and_rescaled():
     torch.testing.assert_close(rescaled[:, :4].std((1, 2, 3)), model(X, T, Y)[:, :4].std((1, 2, 3)))
 
 
+@pytest.mark.equation(
+    "12.11",
+    of="ditbook.diffusion.guidance.ClassifierGuidance",
+    against="Bayes' rule: the exact conditional prediction of a mixture",
+)
 @pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
 @pytest.mark.parametrize("learn_sigma", [False, True])
 def test_a_classifier_turns_the_unconditional_model_into_the_conditional_one(predicts, learn_sigma, mixture):

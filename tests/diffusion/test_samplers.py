@@ -221,3 +221,58 @@ def test_a_step_may_wrap_another(diffusion):
     )
     assert (x - known)[..., :2].abs().max() < 0.1  # up to the noise of the first index
     assert (x - known)[..., 2:].abs().mean() > 0.3
+
+
+@pytest.mark.equation("12.4", of="ditbook.diffusion.samplers.ddim", against="DDIM equation 12, and Euler in x/a over σ")
+@pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
+def test_without_noise_the_prediction_of_the_noise_is_held(predicts):
+    process = GaussianDiffusion(schedules.linear(1000), predicts=predicts).respace(9)
+
+    def model(x, t):
+        return torch.tanh(x) + 0.001 * t[0]
+
+    x = noise(0, 2, 1, 3, 3)
+    for frame in samplers.progressive(model, x, process):
+        index = torch.full((2,), frame.i)
+        eps = process.predict(model(x, process.training_timesteps(index)), x, index).eps
+        now, after = process.alpha_bar[frame.i], process.alpha_bar_prev[frame.i]
+        printed = after.sqrt() * (x - (1 - now).sqrt() * eps) / now.sqrt() + (1 - after).sqrt() * eps
+        sigma, lower = (1 / now - 1).sqrt(), (1 / after - 1).sqrt()
+        torch.testing.assert_close(frame.x, printed)
+        torch.testing.assert_close(frame.x / after.sqrt(), x / now.sqrt() + (lower - sigma) * eps)
+        x = frame.x
+
+
+@pytest.mark.equation(
+    "12.3", of="ditbook.diffusion.samplers.ddim", against="drift and variance of the equation, over a short step"
+)
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_a_short_step_is_one_of_the_stochastic_equation(eta, diffusion):
+    """From σ = 2 by 1/1,000: mean and deviation of many steps from one point, in x/a."""
+    process = diffusion.at_sigmas(torch.tensor([1.999, 2.0], dtype=torch.float64))
+    (a, _), (a_next, _) = process.scales(1), process.scales(0)
+    x = torch.full((400_000, 1), 0.7 * a, dtype=torch.float64)
+    run = samplers.Run(lambda x, t: torch.full_like(x, 0.9), process, {}, None, torch.Generator().manual_seed(0))
+    moved = samplers.ddim(x, 1, run, eta=eta) / a_next - 0.7
+    deviation = eta * math.sqrt(2 * 2.0 * 0.001)
+    assert moved.std().item() == pytest.approx(deviation, rel=0.01)
+    drift = (1 + eta**2) * 0.9 * -0.001
+    assert moved.mean().item() == pytest.approx(drift, abs=4 * deviation / math.sqrt(400_000) + 1e-6)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_every_amount_of_noise_keeps_the_densities(eta, mixture, predicts_start):
+    """At three noise levels the fraction of samples below a point is that of the mixture, whatever the noise."""
+    process = predicts_start.at_sigmas(schedules.karras_sigmas(200, 0.02, 100.0))
+    step = partial(samplers.ddim, eta=eta)
+    generator = torch.Generator().manual_seed(1)
+    frames = samplers.progressive(
+        mixture.model(predicts_start), noise(0, 10_000, 1), process, step=step, generator=generator
+    )
+    images = {frame.i - 1: frame.x for frame in frames}
+    for i in (120, 60, 20):
+        a, b = process.scales(i)
+        width = ((a * mixture.stds) ** 2 + b**2).sqrt()
+        for point in (-1.0, 0.0, 0.7):
+            wanted = (mixture.weights * torch.special.ndtr((point - a * mixture.means) / width)).sum().item()
+            assert (images[i] < point).double().mean().item() == pytest.approx(wanted, abs=0.02)

@@ -64,6 +64,7 @@ def edm(model, x, sigmas, diffusion, churn, low, high, inflate, generator, secon
     return x
 
 
+@pytest.mark.equation("12.6", of="ditbook.diffusion.solvers.heun", against="Karras et al., algorithm 2 as printed")
 @pytest.mark.parametrize("churn", [0.0, 3.0, 40.0])
 @pytest.mark.parametrize("step", [solvers.euler, solvers.heun])
 def test_churn_is_algorithm_2(step, churn):
@@ -202,3 +203,80 @@ def test_fresh_noise_needs_a_generator(predicts_start):
     for step in (partial(solvers.dpm_solver, stochastic=True), partial(solvers.euler, churn=3.0)):
         with pytest.raises(ValueError, match="pass generator"):
             samplers.sample(smooth, noise(0, 1, 1, 2, 2), predicts_start.respace(3), step=step)
+
+
+@pytest.mark.equation(
+    "12.2", of="ditbook.diffusion.solvers.euler", against="the fraction of a mixture to the left of each path"
+)
+def test_short_steps_keep_the_fraction_to_the_left(mixture):
+    """In one dimension the solution keeps its place among all: its distribution function stays what it was."""
+
+    def below(x, a, b):
+        return torch.special.ndtr((x - a * mixture.means) / ((a * mixture.stds) ** 2 + b**2).sqrt()) @ mixture.weights
+
+    whole = GaussianDiffusion(schedules.linear(1000, 1e-5, 0.02), predicts="x_start")
+    x, process = torch.linspace(-2, 2, 21, dtype=torch.float64)[:, None], None
+    errors = []
+    for count in (400, 1600):
+        process = whole.at_sigmas(schedules.karras_sigmas(count, 0.02, 80.0))
+        found = trajectory(solvers.euler, process, mixture.model(whole), x)
+        ends = [below(image, *process.scales(i)) for image, i in ((x, count - 1), (found[-2], 0))]
+        errors.append((ends[0] - ends[1]).abs().max().item())
+    assert errors[1] < 0.003
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)
+
+
+def integrated(start, end, function):
+    """∫ eᵘ f(u) du by the midpoint rule."""
+    u = start + (end - start) * (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    return (u.exp() * function(u)).mean().item() * (end - start)
+
+
+@pytest.mark.equation(
+    "12.7", of="ditbook.diffusion.solvers.dpm_solver", against="the integral in small pieces, for x₀ held and exact"
+)
+def test_variation_of_constants():
+    process = GaussianDiffusion(schedules.linear(1000), predicts="x_start").respace(6)
+    x = noise(0, 2, 1, 2, 2)
+    (a, b), (a_next, b_next) = process.scales(4), process.scales(3)
+    start, end = math.log(a / b), math.log(a_next / b_next)
+    run = samplers.Run(lambda x, t: torch.full_like(x, 0.3), process, {}, None, None)
+    held = b_next / b * x + b_next * integrated(start, end, lambda u: torch.full_like(u, 0.3))
+    torch.testing.assert_close(solvers.dpm_solver(x, 4, run), held, rtol=1e-7, atol=1e-7)
+    mean, std, size = 0.4, 0.5, 1.2  # data N(mean, std²): its solution keeps the number of deviations `size`
+
+    def along(u):  # the best x₀ on that solution
+        return mean + std**2 / (std**2 + (-2 * u).exp()).sqrt() * size
+
+    before, after = (
+        scale * (mean + math.sqrt(std**2 + (b / a) ** 2) * size)
+        for scale, b, a in ((a, b, a), (a_next, b_next, a_next))
+    )
+    assert b_next / b * before + b_next * integrated(start, end, along) == pytest.approx(after, abs=1e-7)
+
+
+@pytest.mark.equation(
+    "12.9", of="ditbook.diffusion.solvers.unipc", against="polynomials in λ, integrated in small pieces"
+)
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_the_predictor_and_corrector_are_exact_on_polynomials(order):
+    """Where x₀ is a polynomial in λ, of the degree that the corrector's points determine, a step makes no error."""
+    process = GaussianDiffusion(schedules.linear(1000), predicts="x_start").at_sigmas(
+        schedules.karras_sigmas(8, 0.1, 20.0)
+    )
+    lambdas = -process.sigmas.log()
+
+    def polynomial(u):
+        return 0.2 + 0.3 * u - 0.1 * u**2 + (0.04 * u**3 if order > 2 else 0) + (0.02 * u**4 if order > 3 else 0)
+
+    def model(x, t):
+        return torch.full_like(x, polynomial(lambdas[(process.timesteps - t[0]).abs().argmin()]).item())
+
+    run, x = samplers.Run(model, process, {}, None, None), noise(0, 2, 3)
+    for i in reversed(range(1, 8)):
+        b, b_next = process.scales(i)[1], process.scales(i - 1)[1]
+        found = solvers.unipc(x, i, run, order=order)
+        wanted = b_next / b * x + b_next * integrated(lambdas[i].item(), lambdas[i - 1].item(), polynomial)
+        if order <= i <= 8 - order:  # a full past, and not yet the lower orders of the end
+            torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-7)
+        x = found

@@ -75,6 +75,7 @@ def test_euler_and_heun(name, predicts, theirs, karras, in_double):
     assert_same(ours, [process.scales(18 - k)[0] * x for k, x in enumerate(ends)], 1e-10)
 
 
+@pytest.mark.equation("12.8", of="ditbook.diffusion.solvers.dpm_solver", against="diffusers' scheduler of that name")
 @pytest.mark.parametrize(("predicts", "theirs"), PREDICTS)
 @pytest.mark.parametrize("stochastic", [False, True])
 @pytest.mark.parametrize("count", [8, 25])
@@ -93,6 +94,7 @@ def test_dpm_solver(count, stochastic, predicts, theirs, in_double):
     assert_same(frames(step, process, start(), torch.Generator().manual_seed(3)), images, 1e-10)
 
 
+@pytest.mark.equation("12.9", of="ditbook.diffusion.solvers.unipc", against="diffusers' scheduler of that name")
 @pytest.mark.parametrize(("predicts", "theirs"), PREDICTS)
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("count", [5, 20])

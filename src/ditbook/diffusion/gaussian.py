@@ -57,7 +57,7 @@ class GaussianDiffusion(Process):
         self.alpha_bar = self.alphas.cumprod(0)  # (10.2)
         self.alpha_bar_prev = torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar[:-1]])
         self.sqrt_alpha_bar, self.sqrt_one_minus_alpha_bar = self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt()
-        self.sigmas = self.sqrt_one_minus_alpha_bar / self.sqrt_alpha_bar
+        self.sigmas = self.sqrt_one_minus_alpha_bar / self.sqrt_alpha_bar  # (12.1)
         self.clock = torch.atan2(self.sqrt_one_minus_alpha_bar, self.sqrt_alpha_bar)  # an angle: a is its cosine
         self.log_betas = self.betas.log()
         self.posterior_variance = self.betas * (1 - self.alpha_bar_prev) / (1 - self.alpha_bar)  # (10.7)

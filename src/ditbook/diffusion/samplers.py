@@ -123,8 +123,8 @@ def ddim(x: Tensor, i: int, run: Run[P], *, eta: float = 0.0) -> Tensor:
     """
     prediction = run.denoise(x, i)
     (a, b), (a_next, b_next) = run.diffusion.scales(i), run.diffusion.scales(i - 1)
-    sigma = eta * b_next / b * max(0.0, b**2 - (a * b_next / a_next) ** 2) ** 0.5
-    x = a_next * prediction.x_start + max(0.0, b_next**2 - sigma**2) ** 0.5 * prediction.eps
+    sigma = eta * b_next / b * max(0.0, b**2 - (a * b_next / a_next) ** 2) ** 0.5  # for short steps that of (12.3)
+    x = a_next * prediction.x_start + max(0.0, b_next**2 - sigma**2) ** 0.5 * prediction.eps  # (12.4) with eta = 0
     return x + sigma * run.noise(x) if eta > 0 and i > 0 else x
 
 

@@ -37,7 +37,7 @@ def euler(
     x, process = _churned(x, i, run, churn, low, high, inflate)
     prediction = run.denoise(x, i, process)
     a, b = run.diffusion.scales(i - 1)
-    return a * prediction.x_start + b * prediction.eps
+    return a * prediction.x_start + b * prediction.eps  # a short step of (12.2)
 
 
 def heun(
@@ -63,7 +63,7 @@ def heun(
     x = a * first.x_start + b * first.eps
     if i == 0 or math.isinf(sigma):
         return x
-    return x + (b - a * sigma) / 2 * (run.denoise(x, i - 1).eps - first.eps)
+    return x + (b - a * sigma) / 2 * (run.denoise(x, i - 1).eps - first.eps)  # (12.6)
 
 
 def _churned(x: Tensor, i: int, run: Run[P], churn: float, low: float, high: float, inflate: float) -> tuple[Tensor, P]:
@@ -92,7 +92,7 @@ def dpm_solver(x: Tensor, i: int, run: Run[P], *, stochastic: bool = False) -> T
     if i > 0 and (past := _earlier(run, 2)):
         now = now + h / (2 * (past[0][0] - _log_snr(run, i))) * (past[0][1] - now)
     if not stochastic:
-        return b_next / b * x - a_next * math.expm1(-h) * now
+        return b_next / b * x - a_next * math.expm1(-h) * now  # (12.8); (12.7) with constant x₀
     x = b_next / b * math.exp(-h) * x - a_next * math.expm1(-2 * h) * now
     return x + b_next * math.sqrt(-math.expm1(-2 * h)) * run.noise(x) if i > 0 else x
 
@@ -120,7 +120,7 @@ def unipc(x: Tensor, i: int, run: Run[P], *, order: int = 3) -> Tensor:
     past = _earlier(run, min(order, i + 1))
     base = b_next / b * x - a_next * math.expm1(-h) * now  # of first order: `ddim`
     ratios = [(before - start) / h for before, _ in past]
-    slopes = [(value - now) / ratio for (_, value), ratio in zip(past, ratios, strict=True)]
+    slopes = [(value - now) / ratio for (_, value), ratio in zip(past, ratios, strict=True)]  # of (12.9)
     predicted = base - a_next * math.expm1(-h) * _weighted(_weights(ratios, h), slopes, x)
     if i == 0:
         return predicted
