@@ -45,7 +45,7 @@ def test_names_are_the_experiments():
     chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
     chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo", "rlhf-uses")
     chapter_12 = ("guidance", "paths", "samplers")
-    others = ("ablation", "pixel-noise", "random-start", "scaling")
+    others = ("ablation", "bound", "pixel-noise", "random-start", "scaling")
     assert results.names() == sorted([*chapter_4, *chapter_5, *chapter_6, *chapter_12, *others])
 
 
@@ -142,6 +142,20 @@ def test_chapter_4_prints_what_was_measured():
         tuned = [r for r in results.load("fine-tuning") if (r["start"], r["trained"], r["steps"]) == kind]
         found = [[r["accuracy"] for r in tuned if r["labels"] == n] for n in (32, 256, 2048, 8000)]
         assert [name, *map(over_seeds, found)] in rows
+
+
+def test_the_experiment_on_the_bound_is_complete_and_its_terms_add_up():
+    rows = results.load("bound")
+    plans = [("linear", loss) for loss in ("simple", "hybrid", "bound", "bound, uniform t")]
+    plans += [("cosine", loss) for loss in ("simple", "hybrid")]
+    found = sorted((row["schedule"], row["loss"], row["seed"]) for row in rows)
+    assert found == sorted((*plan, seed) for plan in plans for seed in range(3))
+    for row in rows:
+        heads = {"posterior", "beta"} | ({"learned"} if row["loss"] != "simple" else set())
+        assert row["bits"].keys() == row["terms"].keys() == heads
+        assert {len(terms) for terms in row["terms"].values()} == {22}
+        for name, bits in row["bits"].items():
+            assert abs(sum(row["terms"][name]) - bits) < 1e-3
 
 
 def test_chapter_16_prints_the_means_of_the_ablation():

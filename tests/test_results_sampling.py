@@ -50,7 +50,7 @@ def test_the_distance_of_four_calls_is_found_again(name):
     (row,) = [
         row
         for row in results.load("samplers")
-        if (row["weights"], row["sampler"], row.get("spacing"), row["calls"], row.get("seed"))
+        if (row["weights"], row["sampler"], row.get("spacing"), row.get("calls"), row.get("seed"))
         == (name, "dpm_solver", "uniform", 4, 0)
     ]
     step, process = experiments.SAMPLERS["dpm_solver"][0], experiments.levels(maker.diffusion, "uniform", 4)

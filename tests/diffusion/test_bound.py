@@ -119,6 +119,58 @@ def test_the_bound_lies_above_the_likelihood_and_touches_it():
         assert (gap > 0.003).all()
 
 
+@pytest.mark.equation("11.6", of="ditbook.diffusion.bound.bound_terms", against="divergence of two joint Gaussians")
+@pytest.mark.equation("11.8", of="ditbook.diffusion.bound.bound_terms", against="divergence of two joint Gaussians")
+@pytest.mark.equation("11.9", of="ditbook.diffusion.bound.gaussian_kl", against="divergence of two joint Gaussians")
+def test_bound_and_gap_of_a_chain_are_divergences_of_whole_paths():
+    """The mean of the bound over the data, less their entropy, is KL(q ‖ p) over x₀ … x_T, and a sum over its steps."""
+    diffusion = GaussianDiffusion(torch.tensor([0.02, 0.1, 0.3, 0.5]))
+    data, steps = torch.tensor(0.15**2, dtype=torch.float64), diffusion.num_steps
+    noisy = diffusion.alpha_bar * data + 1 - diffusion.alpha_bar  # variance of x_t
+    before = torch.cat([data[None], noisy[:-1]])
+    slope, variance = diffusion.alphas.sqrt() * before / noisy, before * diffusion.betas / noisy  # of the true steps
+    model_slope, model_variance = 0.9 * slope, 1.2 * variance
+
+    forth = torch.eye(steps + 1, dtype=torch.float64)  # x₀ … x_T from independent normal numbers, and the same from x_T
+    forth[0, 0], back = data.sqrt(), torch.eye(steps + 1, dtype=torch.float64)
+    for t in range(steps):
+        forth[t + 1] = diffusion.alphas[t].sqrt() * forth[t]
+        forth[t + 1, t + 1] = diffusion.betas[t].sqrt()
+    for t in reversed(range(steps)):
+        back[t] = model_slope[t] * back[t + 1]
+        back[t, t] = model_variance[t].sqrt()
+    joint = [torch.distributions.MultivariateNormal(forth.new_zeros(steps + 1), m @ m.T) for m in (forth, back)]
+    wanted = torch.distributions.kl_divergence(*joint)
+
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(10))
+    values = chain_bound(diffusion, model_slope, model_variance, data.new_ones(()), data.sqrt() * nodes)
+    mean = (values * weights / weights.sum()).sum() + math.log(2 / 255)  # of a density, not of a bin
+    assert (mean - 0.5 * (1 + (2 * math.pi * data).log())).item() == pytest.approx(wanted.item(), abs=2e-3)
+
+    zero = data.new_zeros(())
+    gap = bound.gaussian_kl(zero, noisy[-1].log(), zero, zero)
+    for t in range(steps):  # the mean square of the difference of the means, over x_t
+        apart = (slope[t] - model_slope[t]).square() * noisy[t]
+        gap = gap + bound.gaussian_kl(apart.sqrt(), variance[t].log(), zero, model_variance[t].log())
+    assert gap.item() == pytest.approx(wanted.item(), rel=1e-9)
+
+
+@pytest.mark.equation("11.4", of="ditbook.diffusion.bound.gaussian_kl", against="exact likelihood of a linear model")
+@pytest.mark.equation("11.5", of="ditbook.diffusion.bound.gaussian_kl", against="exact likelihood of a linear model")
+def test_bound_and_divergence_of_a_linear_model_are_its_likelihood():
+    """z normal, x normal around w z: every term of the identity is known."""
+    w, noise = torch.tensor(1.7, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
+    x, mean, log_var = normal(3, 20), normal(4, 20), normal(5, 20)
+    exact = torch.distributions.Normal(0.0, (w**2 + noise**2).sqrt()).log_prob(x)
+    squares = (x - w * mean) ** 2 + w**2 * log_var.exp()  # of x − w z, on average over the proposal
+    explained = -squares / (2 * noise**2) - 0.5 * (2 * math.pi * noise**2).log()
+    elbo = explained - bound.gaussian_kl(mean, log_var, torch.zeros_like(x), torch.zeros_like(x))
+    precision = 1 + w**2 / noise**2
+    gap = bound.gaussian_kl(mean, log_var, w * x / noise**2 / precision, -precision.log().expand_as(x))
+    assert (elbo < exact).all()
+    torch.testing.assert_close(elbo + gap, exact)
+
+
 @pytest.mark.equation(
     "16.19", of="ditbook.diffusion.bound.variational_bound", against="torch.distributions, term by term"
 )
@@ -207,6 +259,11 @@ def test_timesteps_are_uniform_until_all_are_known():
     assert sampler.probabilities().std() > 0
 
 
+@pytest.mark.equation(
+    "11.14",
+    of="ditbook.diffusion.bound.ImportantTimesteps.probabilities",
+    against="lists of the last losses; Improved DDPM equation 18",
+)
 def test_probabilities_follow_the_last_losses():
     """Against lists of the last losses, kept one by one, as the paper defines them."""
     sampler, kept = bound.ImportantTimesteps(6, torch.device("cpu"), keep=4), [[] for _ in range(6)]

@@ -94,6 +94,41 @@ def test_posterior_is_bayes_rule(diffusion, t):
     assert log_variance.exp().item() == pytest.approx(wanted_variance.item(), rel=1e-6)
 
 
+@pytest.mark.equation(
+    "11.7", of="ditbook.diffusion.gaussian.GaussianDiffusion.posterior", against="densities of torch.distributions"
+)
+def test_a_forward_step_turned_around(diffusion):
+    generator = torch.Generator().manual_seed(0)
+    x_0, before, x_t = torch.randn(3, 50, generator=generator, dtype=torch.float64)
+    for i in (1, 20, 500, 999):
+        mean, log_variance = diffusion.posterior(x_0, x_t, torch.full((50,), i))
+        kept, kept_before, beta = diffusion.alpha_bar[i], diffusion.alpha_bar[i - 1], diffusion.betas[i]
+
+        def normal(mean, variance):
+            return torch.distributions.Normal(mean, torch.as_tensor(variance).sqrt())
+
+        backwards = normal(mean, log_variance.exp()).log_prob(before)
+        fraction = normal(kept.sqrt() * x_0, 1 - kept).log_prob(x_t)
+        fraction = fraction - normal(kept_before.sqrt() * x_0, 1 - kept_before).log_prob(before)
+        wanted = normal((1 - beta).sqrt() * before, beta).log_prob(x_t)
+        torch.testing.assert_close(backwards + fraction, wanted, rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.equation(
+    "11.16", of="ditbook.diffusion.gaussian.GaussianDiffusion.convert", against="posterior mean of a mixture; autograd"
+)
+def test_the_score_denoises(diffusion, mixture):
+    """The noise that follows from the slope of the log density gives the mean of x₀."""
+    x = torch.linspace(-3, 3, 41, dtype=torch.float64).requires_grad_()
+    for i in (0, 100, 400, 999):
+        a, b = diffusion.sqrt_alpha_bar[i], diffusion.sqrt_one_minus_alpha_bar[i]
+        (score,) = torch.autograd.grad(mixture.logits(x, a, b).logsumexp(-1).sum(), x)
+        found = diffusion.convert(-b * score, x.detach(), torch.full((41,), i), "eps").x_start
+        tweedie = (x.detach() + b**2 * score) / a
+        torch.testing.assert_close(found, tweedie)
+        torch.testing.assert_close(found, mixture.x_start(x.detach(), a, b), rtol=1e-6, atol=1e-6)
+
+
 def test_posterior_anchors(diffusion):
     one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     first = torch.tensor([1])

@@ -32,6 +32,9 @@ def scales(process, t, x):
     return 1 / (1 + sigma**2).sqrt(), sigma / (1 + sigma**2).sqrt()
 
 
+@pytest.mark.equation(
+    "11.15", of="ditbook.diffusion.likelihood.log_likelihood", against="a linear flow of normal data, in closed form"
+)
 @pytest.mark.parametrize("kind", [0, 1])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_for_normal_data(kind, seed):
@@ -118,3 +121,20 @@ def test_uniform_bytes_take_eight_bits():
     assert noisy.histc(64, -1 - 1 / 255, 1 + 1 / 255).std() < 30  # of 400
     density = torch.full((3,), -5 * math.log(256 * likelihood.BIN))  # uniform in five dimensions
     assert likelihood.bits_per_dimension(density, 5).tolist() == pytest.approx([8] * 3)
+
+
+@pytest.mark.equation(
+    "11.2", of="ditbook.diffusion.likelihood.bits_per_dimension", against="bins of a normal distribution, integrated"
+)
+def test_noise_of_one_bin_bounds_the_bits_of_its_probability():
+    x = torch.tensor([0.07, 0.1, 0.13], dtype=torch.float64)
+    inside = x[:, None] + likelihood.BIN * (torch.arange(1000, dtype=torch.float64) / 1000 - 0.4995)
+    for std, gap in (
+        (0.005, 0.005),
+        (1.0, 0.0),
+    ):  # the noise costs a narrow density bits, a wide one none
+        normal = torch.distributions.Normal(torch.tensor(0.1, dtype=torch.float64), std)
+        exact = -(normal.cdf(x + likelihood.BIN / 2) - normal.cdf(x - likelihood.BIN / 2)).log2()
+        found = likelihood.bits_per_dimension(normal.log_prob(inside).mean(1), 1)
+        assert (found > exact + gap - 1e-5).all()
+        assert (found < exact + 4 if gap else found < exact + 1e-5).all()

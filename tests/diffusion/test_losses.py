@@ -44,6 +44,31 @@ def test_simple_loss(parameterization):
     torch.testing.assert_close(each, (0.3 * x_t + y.view(-1, 1, 1, 1) - target).square().mean((1, 2, 3)))
 
 
+@pytest.mark.equation(
+    "11.17", of="ditbook.diffusion.losses.simple_loss", against="distance from the score of a mixture"
+)
+@pytest.mark.parametrize("index", [50, 300])
+def test_denoising_is_score_matching(mixture, index):
+    """Losses of two predictions of the noise differ as their distances from the best one, −b times the score, do."""
+    process, generator = GaussianDiffusion(schedules.linear(1000)), torch.Generator().manual_seed(0)
+    count = 200_000
+    kind = (torch.rand(count, generator=generator) < mixture.weights[1]).long()
+    x, eps = torch.randn(2, count, 1, generator=generator, dtype=torch.float64)
+    x, t = mixture.means[kind, None] + mixture.stds[kind, None] * x, torch.full((count,), index)
+    x_t, (a, b) = process.add_noise(x, t, eps), process.scales(index)
+    a, b = (torch.tensor(value, dtype=torch.float64) for value in (a, b))
+
+    def best(x, t=None):
+        return (x - a * mixture.x_start(x, a, b)) / b
+
+    models = (lambda x, t: 0.5 * x, lambda x, t: torch.tanh(x))
+    loss = [losses.simple_loss(model, process, x, t, eps) for model in models]
+    distance = [(model(x_t, t) - best(x_t)).square().mean() for model in models]
+    floor = losses.simple_loss(best, process, x, t, eps)
+    for found, apart in zip(loss, distance, strict=True):
+        assert (found - floor).item() == pytest.approx(apart.item(), rel=0.02, abs=2e-3)
+
+
 def test_simple_loss_asks_about_training_timesteps(diffusion):
     asked = []
 

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import pytest
@@ -81,6 +82,8 @@ def test_zero_signal_gives_finite_weights(name):
         weighting.of_error(CLOSED_FORMS[name][0], torch.tensor([1.0]), "score")
 
 
+@pytest.mark.equation("11.10", of="ditbook.diffusion.weighting.of_bound", against="divergences of the posteriors")
+@pytest.mark.equation("11.11", of="ditbook.diffusion.weighting.of_bound", against="divergences of the posteriors")
 def test_the_weight_of_the_bound():
     """Against the terms of the bound with the posterior variance, whose KL divergence is a weighted squared error."""
     from ditbook.diffusion import bound
@@ -94,6 +97,9 @@ def test_the_weight_of_the_bound():
     bits = bound.bound_terms(diffusion, guess, log_var, x, x_t, t)
     wanted = weighting.of_bound(diffusion)[t] * (guess - x).square().mean((1, 2, 3))
     torch.testing.assert_close(bits * torch.tensor(2.0, dtype=torch.float64).log(), wanted, rtol=1e-6, atol=1e-10)
+    noise_error = (diffusion.convert(guess, x_t, t, "x_start").eps - eps).square().mean((1, 2, 3))
+    snr = diffusion.sigmas**-2
+    torch.testing.assert_close((snr[t - 1] / snr[t] - 1) / 2 * noise_error, wanted, rtol=1e-6, atol=1e-10)
     assert weighting.of_bound(diffusion)[0] == torch.inf
 
 
@@ -104,6 +110,35 @@ def test_a_process_between_the_same_ends_has_the_same_weight_in_total():
         snr = process.alpha_bar / (1 - process.alpha_bar)
         total = weighting.of_bound(process)[1:].sum()
         torch.testing.assert_close(total, (snr[0] - snr[-1]) / 2)
+
+
+@pytest.mark.equation("11.12", of="ditbook.diffusion.weighting.of_bound", against="the integral for normal data")
+@pytest.mark.parametrize("schedule", [schedules.linear, schedules.cosine])
+def test_many_terms_of_the_bound_are_an_integral_between_the_ends(schedule):
+    """For normal data of variance V the best error is V / (1 + V SNR), and its integral is known."""
+    process, variance = GaussianDiffusion(schedule(1000)), 0.6
+    low, high = (process.sigmas[i].item() for i in (0, -1))
+    errors = []
+    for count in (100, 1000, 10_000):
+        places = torch.linspace(0, 999, count, dtype=torch.float64)
+        spaced = process.at_sigmas(process.sigmas_of(places, places))
+        snr = spaced.sigmas**-2
+        total = (weighting.of_bound(spaced) * variance / (1 + variance * snr))[1:].sum().item()
+        errors.append(total / (0.5 * math.log((1 + variance / low**2) / (1 + variance / high**2))) - 1)
+    assert errors[0] > errors[1] > errors[2] > 0
+    assert errors[2] < 0.02
+
+
+@pytest.mark.equation(
+    "11.13", of="ditbook.diffusion.schedules.cosine", against="closed form, Kingma & Gao 2023, table 1"
+)
+def test_even_steps_of_the_cosine_schedule_have_a_hyperbolic_density():
+    ratio = GaussianDiffusion(schedules.cosine(1000)).sigmas.log() * -2  # λ
+    middle = (ratio[1:] + ratio[:-1]) / 2
+    found = 1 / (1000 * (ratio[:-1] - ratio[1:]))
+    inside = middle.abs() < 5
+    closed = 1 / (2 * math.pi * torch.cosh(middle / 2))
+    torch.testing.assert_close(found[inside], closed[inside], rtol=0.03, atol=0)
 
 
 def test_training_takes_a_weighting():

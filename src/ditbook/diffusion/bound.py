@@ -53,7 +53,7 @@ def bound_terms(
     mean, _ = diffusion.posterior(predicted, x_t, t)
     kl = gaussian_kl(true_mean, true_log_var.expand_as(x_t), mean, log_var).flatten(1).mean(1)
     nll = discretized_nll(x_start, mean, log_var).flatten(1).mean(1)
-    return torch.where(t == 0, nll, kl) / math.log(2)  # (10.8)
+    return torch.where(t == 0, nll, kl) / math.log(2)  # (10.8), (11.8)
 
 
 @torch.no_grad()
@@ -117,7 +117,8 @@ class ImportantTimesteps:
         root = self.losses[:-1].view(self.num_steps, self.keep).square().mean(1).sqrt()
         known = ((self.counts >= self.keep).all() & (root.sum() > 0)).to(root.dtype)
         weight = known * (1 - self.uniform)
-        return weight * root / root.sum().clamp(min=torch.finfo(root.dtype).tiny) + (1 - weight) / self.num_steps
+        important = root / root.sum().clamp(min=torch.finfo(root.dtype).tiny)  # (11.14)
+        return weight * important + (1 - weight) / self.num_steps
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Timesteps (count,), and the weights (count,), 1 / (T p), with which the mean of their losses has no bias."""

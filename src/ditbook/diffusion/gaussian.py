@@ -93,7 +93,7 @@ class GaussianDiffusion(Process):
         start = self.coefficient("posterior_weight_of_start", t, x_t)
         noisy = self.coefficient("posterior_weight_of_noisy", t, x_t)
         mean = start * x_start + noisy * x_t  # (10.6); with the x₀ that follows from ε it is (10.11)
-        return mean, self.coefficient("posterior_log_variance", t, x_t)  # (10.7)
+        return mean, self.coefficient("posterior_log_variance", t, x_t)  # (10.7), (11.7)
 
     def targets(self, x_start: Tensor, eps: Tensor, t: Tensor) -> Prediction:
         """What a perfect network would predict for the clean images `x_start` under the noise `eps`.

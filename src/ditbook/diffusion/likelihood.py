@@ -43,7 +43,7 @@ def log_likelihood(
         first, gained = _velocity(model, process, x, i, signs, condition)
         second, gained_there = _velocity(model, process, x + move * first, i + 1, signs, condition)
         x = x + move / 2 * (first + second)
-        total = total + move / 2 * (gained + gained_there)
+        total = total + move / 2 * (gained + gained_there)  # (11.15)
     return total - 0.5 * (x.square().flatten(1).sum(1) + dims * math.log(2 * math.pi))
 
 
@@ -73,4 +73,4 @@ def bits_per_dimension(log_density: Tensor, dims: int) -> Tensor:
 
     Source: Theis et al. 2016, section 3.1.
     """
-    return -log_density / (dims * math.log(2)) - math.log2(BIN)
+    return -log_density / (dims * math.log(2)) - math.log2(BIN)  # (11.2)

@@ -89,7 +89,7 @@ def simple_loss(
     Source: Ho et al. 2020, equation 14.
     """
     prediction, _ = _predict(model, diffusion, x_start, t, eps, condition)
-    return _reduced(_error(diffusion, prediction, x_start, eps, t, weighting), reduction)  # (10.12)
+    return _reduced(_error(diffusion, prediction, x_start, eps, t, weighting), reduction)  # (10.12), (11.17)
 
 
 def hybrid_loss(

@@ -71,4 +71,4 @@ def of_bound(diffusion: GaussianDiffusion) -> Tensor:
     Source: Kingma et al. 2021, section 4.
     """
     snr = diffusion.sigmas**-2
-    return (torch.cat([snr.new_full((1,), torch.inf), snr[:-1]]) - snr) / 2
+    return (torch.cat([snr.new_full((1,), torch.inf), snr[:-1]]) - snr) / 2  # (11.10)
