@@ -1,16 +1,12 @@
 """The stored measurements of chapter 12: complete, and found again on this machine."""
 
-import sys
 from itertools import product
-from pathlib import Path
 
+import experiments_sampling as experiments
 import pytest
 import torch
 
 from ditbook import pipeline, results
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-import experiments_sampling as experiments
 
 
 def test_the_paths_are_complete():

@@ -103,7 +103,7 @@ def hybrid_loss(
     weighting: Weighting | None = None,
     **condition: Tensor,
 ) -> Tensor:
-    """The simple loss plus the bound, in bits, whose gradient reaches only the variance head.
+    """The simple loss plus the bound, in bits, whose gradient reaches the variance head and the trunk, not the mean.
 
     Args:
         diffusion: a process with `learn_sigma`. The others are those of `simple_loss`.
