@@ -21,6 +21,7 @@ from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.continuation import ContinueManual
 from ditbook.training.tasks.digits import Digits
+from ditbook.training.tasks.dvae import Tokenize
 from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.masked_words import MaskedWords
 from ditbook.training.tasks.scene_reader import ReadScenes
@@ -36,6 +37,7 @@ TASKS: dict[str, type[Task]] = {
     "masked-words": MaskedWords,
     "continuation": ContinueManual,
     "mappings": FollowMappings,
+    "tokens": Tokenize,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
     "summaries": Imitate,

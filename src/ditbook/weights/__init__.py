@@ -21,6 +21,7 @@ FAMILIES = {
     "bert": ("ditbook.models.bert", "BERT"),
     "clip": ("ditbook.models.clip", "CLIP"),
     "dit": ("ditbook.models.dit", "DiT"),
+    "dvae": ("ditbook.models.dvae", "DVAE"),
     "gpt": ("ditbook.models.gpt", "GPT"),
     "gpt-scorer": ("ditbook.models.gpt", "GPTScorer"),
     "scene-reader": ("ditbook.judges.scene_reader", "SceneReader"),
