@@ -20,6 +20,7 @@ from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.continuation import ContinueManual
+from ditbook.training.tasks.dalle import WriteImages
 from ditbook.training.tasks.digits import Digits
 from ditbook.training.tasks.dvae import Tokenize
 from ditbook.training.tasks.mappings import FollowMappings
@@ -33,6 +34,7 @@ TASKS: dict[str, type[Task]] = {
     "autoencoder": Reconstruct,
     "captions": Captions,
     "clip": MatchCaptions,
+    "dalle": WriteImages,
     "digits": Digits,
     "masked-words": MaskedWords,
     "continuation": ContinueManual,

@@ -20,6 +20,7 @@ FAMILIES = {
     "autoencoder": ("ditbook.models.autoencoder", "Autoencoder"),
     "bert": ("ditbook.models.bert", "BERT"),
     "clip": ("ditbook.models.clip", "CLIP"),
+    "dalle": ("ditbook.models.dalle", "DALLE"),
     "dit": ("ditbook.models.dit", "DiT"),
     "dvae": ("ditbook.models.dvae", "DVAE"),
     "gpt": ("ditbook.models.gpt", "GPT"),
