@@ -13,7 +13,7 @@ EDGE = 0.1  # ε: how far the values of an image stay away from 0 and 1
 
 def to_unit(x: Tensor) -> Tensor:
     """Images in [−1, 1] → values in [ε, 1 − ε], of which the logit is finite. Source: equation 3."""
-    return (1 - 2 * EDGE) * (x + 1) / 2 + EDGE  # (9.2)
+    return (1 - 2 * EDGE) * (x + 1) / 2 + EDGE  # (9.6)
 
 
 def from_unit(y: Tensor) -> Tensor:
@@ -32,4 +32,4 @@ def logit_laplace(y: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     Source: equation 2.
     """
     distance = (torch.logit(y) - mean).abs()
-    return distance * (-log_scale).exp() + log_scale + math.log(2) + torch.log(y * (1 - y))  # (9.1)
+    return distance * (-log_scale).exp() + log_scale + math.log(2) + torch.log(y * (1 - y))  # (9.5)

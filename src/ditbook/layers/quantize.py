@@ -37,8 +37,8 @@ def gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generato
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
-    noisy = logits + gumbel(logits.shape, generator, logits.device)
-    soft = (noisy / temperature).softmax(dim=1)  # (9.4)
+    noisy = logits + gumbel(logits.shape, generator, logits.device)  # (9.1)
+    soft = (noisy / temperature).softmax(dim=1)  # (9.2)
     return straight_through(one_hot(noisy.argmax(dim=1), logits.shape[1]).to(soft), soft) if hard else soft
 
 
@@ -47,7 +47,7 @@ def straight_through(forward: Tensor, backward: Tensor) -> Tensor:
 
     Source: Bengio et al. 2013, section 4.
     """
-    return forward.detach() + backward - backward.detach()  # (9.5)
+    return forward.detach() + (backward - backward.detach())  # (9.3), the difference is 0
 
 
 def one_hot(tokens: Tensor, codes: int) -> Tensor:
@@ -85,8 +85,8 @@ class VectorQuantizer(nn.Module):
         Returns:
             Codes (B, D, h, w), and (2,): the same number twice, with a gradient to the codebook and to `z`.
         """
-        codes = self.lookup(self.similarities(z).argmax(dim=1))  # (9.7)
-        distances = torch.stack([F.mse_loss(codes, z.detach()), F.mse_loss(z, codes.detach())])  # (9.8)
+        codes = self.lookup(self.similarities(z).argmax(dim=1))  # (9.9)
+        distances = torch.stack([F.mse_loss(codes, z.detach()), F.mse_loss(z, codes.detach())])  # (9.10)
         return straight_through(codes, z), distances
 
     @torch.no_grad()
@@ -120,4 +120,4 @@ def perplexity(counts: Tensor) -> Tensor:
     Source: van den Oord et al. 2017, whose code reports it.
     """
     p = counts.double() / counts.sum()
-    return torch.special.entr(p).sum().exp()  # (9.9)
+    return torch.special.entr(p).sum().exp()  # (9.11)

@@ -121,13 +121,13 @@ class DALLE(Autoregressive):
         An image token has the sum of its row's and its column's, its begin none.
         """
         picture = (self.rows.weight[:, None] + self.columns.weight[None]).flatten(0, 1)
-        return torch.cat([self.places.weight, torch.zeros_like(picture[:1]), picture])  # (9.11)
+        return torch.cat([self.places.weight, torch.zeros_like(picture[:1]), picture])  # (9.12)
 
     def embed(self, tokens: Tensor, indices: Tensor) -> Tensor:
         """Tokens (B, T) at these places (B, T) → (B, T, D)."""
         filled = self.padding(indices.clamp(max=self.config.text - 1))
         x = torch.where((tokens == PAD)[..., None], filled, self.tokens(tokens))
-        return x + self.positions()[indices]  # (9.11)
+        return x + self.positions()[indices]  # (9.12)
 
     def allowed(self, indices: Tensor) -> Tensor:
         """Which tokens may follow each place: places (B, T) → (B, T, V). Words in the text, codes in the image."""
@@ -152,7 +152,7 @@ class DALLE(Autoregressive):
 
     def logits(self, x: Tensor, indices: Tensor) -> Tensor:
         """Compare (B, T, D) with the embeddings of the tokens that may follow: (B, T, V)."""
-        return (x @ self.tokens.weight.T).masked_fill(~self.allowed(indices), -torch.inf)  # (9.12)
+        return (x @ self.tokens.weight.T).masked_fill(~self.allowed(indices), -torch.inf)  # (9.13)
 
     def parts(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Which tokens the loss counts as text, and which as image: two masks of the shape of `tokens`.

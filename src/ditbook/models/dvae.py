@@ -199,7 +199,7 @@ class DVAE(nn.Module):
             ValueError: the tokens do not fill a grid of this width.
         """
         width = math.isqrt(tokens.shape[1]) if width is None else width
-        if tokens.shape[1] % width or (tokens.shape[1] // width) * width != tokens.shape[1]:
+        if tokens.shape[1] % width:
             raise ValueError(f"{tokens.shape[1]} tokens do not fill a grid {width} wide")
         grids = tokens.unflatten(1, (-1, width))  # (N, h, w)
         means = [self.decode(self.codes(part))[0] for part in grids.split(SLICE)]

@@ -14,7 +14,7 @@ from torch import Tensor
 def divergence_from_uniform(logits: Tensor) -> Tensor:
     """Divergence of softmax(logits) from the uniform distribution in nats: (B, K, h, w) → (B, h, w), 0 to ln K."""
     log_q = logits.log_softmax(dim=1)
-    return math.log(logits.shape[1]) + (log_q.exp() * log_q).sum(dim=1)  # (9.3)
+    return math.log(logits.shape[1]) + (log_q.exp() * log_q).sum(dim=1)  # (9.7)
 
 
 def relaxed_loss(
@@ -33,7 +33,7 @@ def relaxed_loss(
     logits = model.encode(x)
     nats = model.nats(x, model.relax(logits, temperature, generator)).mean()
     tokens = logits[:, 0].numel() / x.numel()  # per number of an image
-    return nats + kl_weight * tokens * divergence_from_uniform(logits).mean()  # (9.6)
+    return nats + kl_weight * tokens * divergence_from_uniform(logits).mean()  # (9.8)
 
 
 def quantized_loss(model: Any, x: Tensor, commitment: float) -> Tensor:
@@ -48,7 +48,7 @@ def quantized_loss(model: Any, x: Tensor, commitment: float) -> Tensor:
     Source: van den Oord et al. 2017, equation 3.
     """
     codes, (to_codebook, to_encoder) = model.quantizer(model.vectors(x))
-    return model.nats(x, codes).mean() + to_codebook + commitment * to_encoder  # (9.8)
+    return model.nats(x, codes).mean() + to_codebook + commitment * to_encoder  # (9.10)
 
 
 def cosine_anneal(step: int, steps: int, start: float, end: float) -> float:

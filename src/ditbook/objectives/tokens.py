@@ -52,4 +52,4 @@ def two_part_loss(logits: Tensor, targets: Tensor, text: Tensor, image: Tensor, 
     """
     nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
     of_text, of_image = ((nats * part).sum() / part.sum() for part in (text, image))
-    return text_weight * of_text + (1 - text_weight) * of_image  # (9.13)
+    return text_weight * of_text + (1 - text_weight) * of_image  # (9.14)

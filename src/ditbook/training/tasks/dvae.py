@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ditbook import data, weights
+from ditbook import data, rng, weights
 from ditbook.data import emoji, shapes
 from ditbook.data.drawing import render
 from ditbook.data.scene import Layout
@@ -25,6 +25,7 @@ class Tokenize(Task[DVAE]):
     anneal_steps: int  # until the temperature is `coldest`, and β is `kl_weight`
     coldest: float
     kl_weight: float
+    noise: float  # width of the uniform noise on images: without it a flat area's likelihood has no bound
 
     def data(self) -> Batch:
         """Images of layouts of one or two things of seen pairs, and the emoji of the train split."""
@@ -36,7 +37,9 @@ class Tokenize(Task[DVAE]):
         """The relaxed bound, with annealed temperature and weight of the divergence."""
         temperature = cosine_anneal(context.step, self.anneal_steps, 1.0, self.coldest)
         kl_weight = cosine_anneal(context.step, self.anneal_steps, 0.0, self.kl_weight)
-        return relaxed_loss(model, data.to_float(batch["image"]), temperature, kl_weight, context.generator)
+        x = data.to_float(batch["image"])
+        x = x + self.noise * (rng.rand(x.shape, context.generator, x.device) - 0.5)
+        return relaxed_loss(model, x, temperature, kl_weight, context.generator)
 
     def evaluate(self, model: DVAE) -> dict[str, float]:
         """Errors on held-out images, whether the same things are read in them, and how many codes are used."""
