@@ -6,7 +6,9 @@ from torch.distributions import Laplace, SigmoidTransform, TransformedDistributi
 from ditbook.layers.logit_laplace import from_unit, logit_laplace, to_unit
 
 
-@pytest.mark.equation("9.5", of="ditbook.layers.logit_laplace.logit_laplace", against="torch.distributions; an integral")
+@pytest.mark.equation(
+    "9.5", of="ditbook.layers.logit_laplace.logit_laplace", against="torch.distributions; an integral"
+)
 def test_the_density_is_that_of_a_sigmoid_of_a_laplace_variable():
     y = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
     mean, log_scale = torch.tensor(0.4, dtype=torch.float64), torch.tensor(-0.3, dtype=torch.float64)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ditbook import generation
-from ditbook.models.dalle import BOS, PAD, DALLE, DALLEConfig
+from ditbook.models.dalle import BOS, DALLE, PAD, DALLEConfig
 
 CONFIG = DALLEConfig(words=9, codes=5, text=6, grid=2, width=16, depth=2, heads=2)
 BEGIN = CONFIG.begin_image

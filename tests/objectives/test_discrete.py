@@ -45,7 +45,8 @@ def test_the_relaxed_loss_is_the_papers():
 
 def test_the_weight_of_a_token_at_the_papers_size():
     # A mean over 32·32 positions weighs β/192 where the sum is divided by 256·256·3.
-    assert 6.6 * 32 * 32 / (256 * 256 * 3) == pytest.approx(0.0344, abs=5e-5)
+    per_number = 6.6 * 32 * 32 / (256 * 256 * 3)
+    assert per_number == pytest.approx(0.0344, abs=5e-5)
 
 
 @pytest.mark.equation("9.10", of="ditbook.objectives.discrete.quantized_loss", against="its three terms one by one")

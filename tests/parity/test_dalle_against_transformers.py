@@ -9,7 +9,8 @@ from ditbook.objectives.tokens import two_part_loss
 
 CONFIG = DALLEConfig(words=11, codes=7, text=5, grid=3, width=24, depth=3, heads=4)
 NAMES = {
-    "ln_f": "norm", "ln_1": "norms.0", "ln_2": "norms.1", "attn.c_attn": "attention.qkv", "attn.c_proj": "attention.proj",
+    "ln_f": "norm", "ln_1": "norms.0", "ln_2": "norms.1", "attn.c_attn": "attention.qkv",
+    "attn.c_proj": "attention.proj",
     "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
 }  # fmt: skip
 
@@ -56,7 +57,9 @@ def sequences(model, image_first):
 
 
 @pytest.mark.parametrize("image_first", [False, True])
-@pytest.mark.equation("9.14", of="ditbook.objectives.tokens.two_part_loss", against="transformers' GPT-2, two softmaxes")
+@pytest.mark.equation(
+    "9.14", of="ditbook.objectives.tokens.two_part_loss", against="transformers' GPT-2, two softmaxes"
+)
 def test_outputs_loss_and_gradients(ours, image_first):
     twin, tokens = theirs(ours), sequences(ours, image_first)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]

@@ -49,13 +49,13 @@ def emoji_caption(caption: str, hand: str) -> str:
     return f"{caption} by {hand}"
 
 
-def choose(texts: Iterable[Sequence[tuple[str, str]]], generator: torch.Generator) -> list[str]:
-    """One question of each list, every one equally likely, with its answer: "how many things ? one"."""
+def choose(lists: Iterable[Sequence[tuple[str, str]]], generator: torch.Generator) -> list[tuple[str, str]]:
+    """One question of each list, every one equally likely, with its answer."""
     import torch
 
-    texts = list(texts)
-    uniform = torch.rand(len(texts), generator=generator, dtype=torch.float64).tolist()
-    return [" ".join(asked[int(u * len(asked))]) for asked, u in zip(texts, uniform, strict=True)]
+    lists = list(lists)
+    uniform = torch.rand(len(lists), generator=generator, dtype=torch.float64).tolist()
+    return [pairs[int(u * len(pairs))] for pairs, u in zip(lists, uniform, strict=True)]
 
 
 def scene_tokenizer() -> WordTokenizer:

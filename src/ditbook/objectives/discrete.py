@@ -17,9 +17,7 @@ def divergence_from_uniform(logits: Tensor) -> Tensor:
     return math.log(logits.shape[1]) + (log_q.exp() * log_q).sum(dim=1)  # (9.7)
 
 
-def relaxed_loss(
-    model: Any, x: Tensor, temperature: float, kl_weight: float, generator: torch.Generator
-) -> Tensor:
+def relaxed_loss(model: Any, x: Tensor, temperature: float, kl_weight: float, generator: torch.Generator) -> Tensor:
     """Minus the relaxed evidence lower bound of images, in nats per number of an image.
 
     Args:

@@ -65,9 +65,9 @@ class WriteImages(Task[DALLE]):
     def _scenes(self) -> Batch:
         layouts = [layout for layout in sample_layouts(self.layouts, seed=0) if not shapes.held_out(layout)]
         codes = [self.dvae.tokens(data.to_float(torch.from_numpy(render(part)))) for part in _split(layouts, 1000)]
-        asked = questions.choose((questions.of_scene(layout.scene) for layout in layouts), _seeded(0))
+        pairs = questions.choose((questions.of_scene(layout.scene) for layout in layouts), _seeded(0))
         said = self.text([captions.english(layout.scene) for layout in layouts])
-        return {"image": torch.cat(codes), "caption": said, "question": self.text(asked)}
+        return {"image": torch.cat(codes), "caption": said, "question": self.text([" ".join(pair) for pair in pairs])}
 
     def _emoji(self) -> Batch:
         rows, codes = questions.emoji_rows("train", self.groups), self.dvae.tokens(emoji_images("train", self.groups))
@@ -97,12 +97,12 @@ class WriteImages(Task[DALLE]):
         agree = sum(shows(things, layout.scene) for things, layout in zip(read, layouts, strict=True))
         real = self.dvae.tokens(shapes.tensors(layouts))
         said = [self.words.decode(row) for row in say(model, real).tolist()]
-        right = [says(text, layout) for text, layout in zip(said, layouts, strict=True)]
-        asked = questions.choose((questions.of_scene(layout.scene) for layout in layouts), _seeded(3))
+        true = [says(text, layout) for text, layout in zip(said, layouts, strict=True)]
+        pairs = questions.choose((questions.of_scene(layout.scene) for layout in layouts), _seeded(3))
         return {
             "fraction of 500 images that show their caption": agree / len(layouts),
-            "fraction of 500 captions that are true": sum(right) / len(layouts),
-            "fraction of 500 questions answered": sum(self.answered(model, real, asked)) / len(layouts),
+            "fraction of 500 captions that are true": sum(true) / len(layouts),
+            "fraction of 500 questions answered": sum(self.right(model, real, pairs)) / len(layouts),
         }
 
     def _evaluate_emoji(self, model: DALLE) -> dict[str, float]:
@@ -110,27 +110,25 @@ class WriteImages(Task[DALLE]):
         real = self.dvae.tokens(emoji_images("pairs", self.groups))
         metric = {}
         for number, what in enumerate(("things", "hands")):
-            asked = [" ".join(questions.of_emoji(*row)[number]) for row in rows]
-            right = sum(self.answered(model, real, asked)) / len(rows)
+            pairs = [questions.of_emoji(*row)[number] for row in rows]
+            right = sum(self.right(model, real, pairs)) / len(rows)
             metric[f"fraction of {what} named of {len(rows)} held-out drawings"] = round(right, 4)
         return metric
 
-    def answered(self, model: DALLE, codes: Tensor, asked: Sequence[str]) -> list[bool]:
-        """Whether the model answers questions about images (N, G²) as these texts do, whose last words are the answers.
+    def right(self, model: DALLE, codes: Tensor, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether the model's answers to questions about images (N, G²) are these: N pairs of question and answer."""
+        written = self.answers(model, codes, [question for question, _ in pairs])
+        return [text == answer for text, (_, answer) in zip(written, pairs, strict=True)]
 
-        Raises:
-            ValueError: a text without a question mark.
-        """
-        result: list[bool] = []
-        for row, text in zip(codes, asked, strict=True):
-            question, answer = text.split(" ? ")
-            result.append(self.ask(model, row[None], f"{question} ?") == [answer])
-        return result
-
-    def ask(self, model: DALLE, codes: Tensor, question: str) -> list[str]:
-        """The answers to one question about images (N, G²)."""
-        begin = torch.tensor([[tokenizer.BOS, *self.words.encode(question)]]).repeat(len(codes), 1)
-        return [self.words.decode(row).strip() for row in say(model, codes, begin).tolist()]
+    def answers(self, model: DALLE, codes: Tensor, asked: Sequence[str]) -> list[str]:
+        """The answers to one question for each of N images (N, G²), those of equal length computed at once."""
+        rows, written = [[tokenizer.BOS, *self.words.encode(question)] for question in asked], [""] * len(asked)
+        for length in sorted({len(row) for row in rows}):
+            which = [number for number, row in enumerate(rows) if len(row) == length]
+            begin = torch.tensor([rows[number] for number in which])
+            for number, words in zip(which, say(model, codes[which], begin).tolist(), strict=True):
+                written[number] = self.words.decode(words).strip()
+        return written
 
 
 def draw(
