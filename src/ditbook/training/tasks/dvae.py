@@ -1,6 +1,7 @@
 """The discrete autoencoder of chapter 9, of shapes and emoji together."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,8 +12,9 @@ from ditbook.data.drawing import render
 from ditbook.data.scene import Layout
 from ditbook.judges.scene_reader import SceneReader
 from ditbook.layers import quantize
+from ditbook.layers.quantize import VectorQuantizer, one_hot
 from ditbook.models.dvae import DVAE
-from ditbook.objectives.discrete import cosine_anneal, relaxed_loss
+from ditbook.objectives.discrete import quantized_loss
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
 
@@ -22,9 +24,9 @@ class Tokenize(Task[DVAE]):
     """Encode images as tokens and decode them. Some pairs of color and shape never occur."""
 
     layouts: int
-    anneal_steps: int  # until the temperature is `coldest`, and β is `kl_weight`
-    coldest: float
-    kl_weight: float
+    commitment: float
+    restart_every: int  # steps; then codes that nothing in the batch is nearest to start again at random vectors of it
+    restart_steps: int  # until this step; at the first, all start
     noise: float  # width of the uniform noise on images: without it a flat area's likelihood has no bound
 
     def data(self) -> Batch:
@@ -34,12 +36,20 @@ class Tokenize(Task[DVAE]):
         return {"image": torch.cat([drawn, pixels.permute(0, 2, 3, 1)])}
 
     def loss(self, model: DVAE, batch: Batch, context: Context) -> Tensor:
-        """The relaxed bound, with annealed temperature and weight of the divergence."""
-        temperature = cosine_anneal(context.step, self.anneal_steps, 1.0, self.coldest)
-        kl_weight = cosine_anneal(context.step, self.anneal_steps, 0.0, self.kl_weight)
+        """The loss of vector quantization, after a restart of unused codes where one is due."""
         x = data.to_float(batch["image"])
         x = x + self.noise * (rng.rand(x.shape, context.generator, x.device) - 0.5)
-        return relaxed_loss(model, x, temperature, kl_weight, context.generator)
+        if context.step % self.restart_every == 0 and context.step < self.restart_steps:
+            self.restart(model, x, context)
+        return quantized_loss(model, x, self.commitment)
+
+    def restart(self, model: DVAE, x: Tensor, context: Context) -> None:
+        """Put random vectors of a batch in the place of all codes at the first step, later of those it does not use."""
+        quantizer = cast("VectorQuantizer", model.quantizer)
+        with torch.no_grad():
+            z = model.vectors(x)
+            used = one_hot(quantizer.similarities(z).argmax(dim=1), model.config.vocabulary).sum(dim=(0, 2, 3))  # (K,)
+        quantizer.replace((used == 0) | (context.step == 0), z, context.generator)
 
     def evaluate(self, model: DVAE) -> dict[str, float]:
         """Errors on held-out images, whether the same things are read in them, and how many codes are used."""
