@@ -191,6 +191,7 @@ def store(experiment: str, row: dict[str, Any]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     import experiments_bound  # these import this module
+    import experiments_codebooks
     import experiments_dalle
     import experiments_gpt
     import experiments_rlhf
@@ -202,6 +203,7 @@ if __name__ == "__main__":
         "manual": manual,
         "fine-tuning": fine_tuning,
         "bound": experiments_bound.measure,
+        "codebooks": experiments_codebooks.collapse,
         "gpt-scaling": experiments_gpt.scaling,
         "gpt-mappings": experiments_gpt.learning,
         **experiments_dalle.EXPERIMENTS,

@@ -1,6 +1,5 @@
-"""The experiments of chapter 9, run by experiments.py: collapse of a codebook, agreement, reranking, words."""
+"""The experiments of chapter 9, run by experiments.py: agreement, reranking, words."""
 
-import time
 from functools import cache
 from typing import Any
 
@@ -8,102 +7,20 @@ import torch
 from experiments import machine, store, stored
 from torch import Tensor
 
-from ditbook import data, weights
-from ditbook.data import captions, emoji, questions, shapes
+from ditbook import weights
+from ditbook.data import captions, questions, shapes
 from ditbook.data.scene import SIZES, Scene, Thing, shows
-from ditbook.layers import quantize
-from ditbook.models.dvae import DVAE, DVAEConfig
-from ditbook.objectives.discrete import cosine_anneal, quantized_loss, relaxed_loss
 from ditbook.training import recipes
 from ditbook.training.tasks import clip as clip_task
-from ditbook.training.tasks.dalle import WriteImages, draw, say, says
-from ditbook.training.tasks.dvae import Tokenize, sample_layouts
+from ditbook.training.tasks.dalle import WriteImages, draw, emoji_images, say, says
+from ditbook.training.tasks.dvae import sample_layouts
 
 SEEDS = (0, 1, 2)
-SMALL: dict[str, Any] = {"vocabulary": 256, "width": 16, "start": 32, "groups": 3, "blocks": 1}
-STEPS, BATCH, EVERY = 300, 32, 25  # of training; after so many steps unused codes start again
-COLDEST = 1 / 16
-CODEBOOKS: dict[str, dict[str, Any]] = {
-    "vectors, random start": {"code_width": 16},
-    "vectors, start from data": {"code_width": 16, "from_data": True},
-    "vectors, start from data, restarts": {"code_width": 16, "from_data": True, "restarts": True},
-    "Gumbel, annealed": {"warmest": 1.0},
-    "Gumbel, cold from the start": {"warmest": COLDEST},
-}
 BEST_OF = (1, 2, 4, 8, 16, 32)
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@cache
-def collapse_images() -> tuple[Tensor, Tensor]:
-    """Images to learn from, bytes, and 1,000 scenes and emoji held out."""
-    task = recipes.load("dvae").task
-    assert isinstance(task, Tokenize)
-    held = [layout for layout in sample_layouts(20_000, seed=1) if shapes.held_out(layout)][:500]
-    drawings = torch.cat([data.tensors(emoji.load(split))["image"] for split in ("things", "pairs")])[:500]
-    return task.data()["image"], torch.cat([shapes.tensors(held), drawings])
-
-
-def collapse() -> None:
-    """How many codes of 256 are used by small autoencoders that differ in the codebook alone."""
-    for seed in SEEDS:
-        for name, how in CODEBOOKS.items():
-            if not stored("codebooks", {"codebook": name, "seed": seed}):
-                start = time.process_time()
-                for row in train_small(seed, **how):
-                    seconds = round(time.process_time() - start, 1)
-                    store("codebooks", {"codebook": name, "seed": seed} | row | {"seconds": seconds} | machine())
-
-
-def train_small(
-    seed: int, code_width: int | None = None, from_data: bool = False, restarts: bool = False, warmest: float = 1.0
-) -> list[dict[str, Any]]:
-    """Train; rows after a third of the steps, two thirds, and all."""
-    torch.manual_seed(seed)
-    model, generator = DVAE(DVAEConfig(**SMALL, code_width=code_width)), seeded(seed)
-    images, held = collapse_images()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)
-    used, measured = torch.zeros(256, dtype=torch.int64), []
-    for step in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (step + 1) / 50)
-        x = data.to_float(images[torch.randint(len(images), (BATCH,), generator=generator)])
-        x = x + 0.1 * (torch.rand(x.shape, generator=generator) - 0.5)
-        if model.quantizer is not None:
-            z = model.vectors(x).detach()
-            if from_data and step == 0:
-                model.quantizer.replace(torch.ones(256, dtype=torch.bool), z, generator)
-            used += quantize.counts(model.quantizer.similarities(z).argmax(dim=1), 256)
-            if restarts and step and step % EVERY == 0:
-                model.quantizer.replace(used == 0, z, generator)
-                used.zero_()
-            loss = quantized_loss(model, x, 0.25)
-        else:
-            temperature = cosine_anneal(step, 2 * STEPS // 3, warmest, COLDEST)
-            weight = cosine_anneal(step, 2 * STEPS // 3, 0.0, 1.0)
-            loss = relaxed_loss(model, x, temperature, weight, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % (STEPS // 3) == 0:
-            measured.append({"step": step + 1} | codebook_of(model, held))
-    return measured
-
-
-def codebook_of(model: DVAE, held: Tensor) -> dict[str, Any]:
-    """Codes in use, their perplexity, and the error of images decoded from tokens."""
-    tokens = model.tokens(held)
-    counts = quantize.counts(tokens, model.config.vocabulary)
-    error = (model.images(tokens) - held).abs().mean().item()
-    return {
-        "codes": int((counts > 0).sum()),
-        "perplexity": round(quantize.perplexity(counts).item(), 2),
-        "error": round(error, 4),
-    }
 
 
 @cache
@@ -247,6 +164,58 @@ def words() -> None:
             answers(name, layouts, codes)
 
 
+def reading() -> None:
+    """The pair of color and shape whose caption makes the tokens of an image most probable: Bayes' rule, all alike."""
+    task, model, _ = world()
+    for name, pairs in (("one thing", shapes.SEEN_PAIRS), ("one thing of a new pair", shapes.NEW_PAIRS)):
+        if stored("words", {"images": name, "what": "most probable caption"}):
+            continue
+        layouts = shapes.sample(100, seeded(10), things=1, pairs=pairs)
+        codes, right = task.dvae.tokens(shapes.tensors(layouts)), 0
+        for layout, row in zip(layouts, codes, strict=True):
+            thing = layout.scene.things[0]
+            said = task.text([f"a {thing.size} {colour} {shape}" for colour, shape in shapes.PAIRS])
+            best = int(image_likelihood(model, said, row.expand(64, -1)).argmax())
+            right += shapes.PAIRS[best] == (thing.colour, thing.shape)
+        row = {"images": name, "what": "most probable caption", "n": len(layouts), "right": right / len(layouts)}
+        store("words", row | machine())
+
+
+@torch.no_grad()
+def image_likelihood(model: Any, text: Tensor, codes: Tensor) -> Tensor:
+    """ln p(image | caption), (N,)."""
+    tokens = model.sequence(text, codes)
+    log_p = model(tokens[:, :-1]).log_softmax(dim=-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    return log_p.masked_fill(~model.parts(tokens[:, 1:])[1], 0).sum(dim=1)
+
+
+def drawings() -> None:
+    """Emoji of held-out pairs of thing and hand, and of seen ones: the nearest of all drawings of that hand."""
+    task = recipes.load("dalle-emoji").task
+    assert isinstance(task, WriteImages)
+    model = weights.load("dalle-emoji")
+    rows = {split: questions.emoji_rows(split, task.groups) for split in ("train", "pairs")}
+    known = [*rows["train"], *rows["pairs"]]
+    images = torch.cat([emoji_images(split, task.groups) for split in rows])
+    decoded = task.dvae.images(task.dvae.tokens(images))
+    for split, some in (("held-out pairs", rows["pairs"]), ("seen pairs", rows["train"][:: len(rows["train"]) // 100])):
+        for seed in SEEDS:
+            if stored("emoji", {"pairs": split, "seed": seed}):
+                continue
+            text = task.text([questions.emoji_caption(*row) for row in some])
+            made = task.dvae.images(draw(model, text, seeded(seed), temperature=0.7))
+            ranks = [rank_of(image, row, known, decoded) for image, row in zip(made, some, strict=True)]
+            first, five = (round(sum(rank < top for rank in ranks) / len(ranks), 4) for top in (1, 5))
+            store("emoji", {"pairs": split, "seed": seed, "n": len(some), "first": first, "five": five} | machine())
+
+
+def rank_of(image: Tensor, row: tuple[str, str], known: list[tuple[str, str]], drawings: Tensor) -> int:
+    """How many drawings of the same hand are nearer to an image, in pixels, than the one of its caption."""
+    of_hand = [number for number, (_, hand) in enumerate(known) if hand == row[1]]
+    distances = (drawings[of_hand] - image).square().flatten(1).sum(dim=1)
+    return int((distances < distances[of_hand.index(known.index(row))]).sum())
+
+
 def answers(name: str, layouts: list[Any], codes: Tensor) -> None:
     """One row for each kind of question."""
     task, model, _ = world()
@@ -266,4 +235,15 @@ def kind_of(question: str) -> str:
     return "number" if question.startswith("how many") else question.split()[1]
 
 
-EXPERIMENTS = {"codebooks": collapse, "agreement": agreement, "reranking": reranking, "words": words}
+def both_ways() -> None:
+    """Captions, answers, and captions by Bayes' rule."""
+    words()
+    reading()
+
+
+EXPERIMENTS = {
+    "agreement": agreement,
+    "reranking": reranking,
+    "words": both_ways,
+    "emoji": drawings,
+}
