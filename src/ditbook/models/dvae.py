@@ -34,6 +34,7 @@ class DVAEConfig:
     start: int = 128  # width of the decoder's first map
     groups: int = 4  # between two groups the sides are halved
     blocks: int = 2  # of a group
+    gain: float | None = None  # of a block's convolutions; None: the published one over the number of blocks, squared
     code_width: int | None = None  # D: with it the tokens are the nearest codes (vector quantization), else the logits'
 
     def __post_init__(self) -> None:
@@ -89,7 +90,8 @@ class Block(nn.Module):
 
 def _groups(width: int, widths: Sequence[int], config: DVAEConfig, kernels: Sequence[int]) -> nn.ModuleList:
     """A group of blocks for each width."""
-    gain, groups = 1 / (config.groups * config.blocks) ** 2, []
+    gain = 1 / (config.groups * config.blocks) ** 2 if config.gain is None else config.gain
+    groups = []
     for before, after in zip((width, *widths), widths, strict=False):
         inputs = (before, *[after] * (config.blocks - 1))
         groups.append(nn.Sequential(*(Block(entered, after, kernels, gain) for entered in inputs)))
