@@ -18,8 +18,8 @@ from ditbook.training import recipes
 from ditbook.training.tasks.dvae import Tokenize, sample_layouts
 
 SEEDS = (0, 1, 2)
-SMALL: dict[str, Any] = {"vocabulary": 256, "width": 16, "start": 32, "groups": 3, "blocks": 1}
-STEPS, BATCH, EVERY = 400, 32, 25  # of training; after so many steps unused codes start again
+SMALL: dict[str, Any] = {"vocabulary": 256, "width": 16, "start": 32, "groups": 3, "blocks": 1, "gain": 1.0}
+STEPS, BATCH, EVERY = 240, 24, 20  # of training; after so many steps unused codes start again
 COLDEST = 1 / 16
 CODEBOOKS: dict[str, dict[str, Any]] = {
     "vectors, random start": {"code_width": 16},
@@ -68,7 +68,7 @@ def train_small(
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 50)
         x = data.to_float(images[torch.randint(len(images), (BATCH,), generator=generator)])
-        x = x + 0.1 * (torch.rand(x.shape, generator=generator) - 0.5)
+        x = x + 0.3 * (torch.rand(x.shape, generator=generator) - 0.5)
         if model.quantizer is not None:
             z = model.vectors(x).detach()
             if from_data and step == 0:

@@ -91,19 +91,23 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def replace(self, chosen: Tensor, z: Tensor, generator: torch.Generator) -> None:
-        """Put random vectors of a feature map in the place of chosen codes, in place.
+        """Put vectors of a feature map in the place of chosen codes, in place; those far from all codes more often.
 
-        All codes: a start from the data. Codes that no vector was nearest to: restarts.
+        A vector is sampled in proportion to its squared distance to the nearest code. All codes: a start from the data.
+        Codes that no vector was nearest to: restarts.
 
         Args:
             chosen: True for codes to replace, (K,).
             z: (B, D, h, w).
             generator: of K numbers.
 
-        Source: Dhariwal et al. 2020 (Jukebox), section 3, for the restarts.
+        Source: Dhariwal et al. 2020 (Jukebox), section 3, for restarts; Arthur and Vassilvitskii 2007 (k-means++), for
+        the probabilities.
         """
         vectors = z.movedim(1, -1).flatten(0, -2)  # (N, D)
-        rows = rng.randint(len(vectors), (len(chosen),), generator, z.device)
+        reached = (-self.similarities(z).amax(dim=1)).clamp(min=0).flatten().cumsum(dim=0)  # (N,)
+        rows = torch.searchsorted(reached, rng.rand(chosen.shape, generator, z.device) * reached[-1])
+        rows = rows.clamp(max=len(vectors) - 1)
         self.codebook.weight.copy_(torch.where(chosen[:, None], vectors[rows], self.codebook.weight))
 
 

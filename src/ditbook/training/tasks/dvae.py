@@ -25,8 +25,9 @@ class Tokenize(Task[DVAE]):
 
     layouts: int
     commitment: float
-    restart_every: int  # steps; then codes that nothing in the batch is nearest to start again at random vectors of it
-    restart_steps: int  # until this step; at the first, all start
+    continuous_steps: int  # during which the vectors are not quantized yet
+    restart_every: int  # steps; then codes that nothing in the batch is nearest to start again at vectors of it
+    restart_steps: int  # until this step
     noise: float  # width of the uniform noise on images: without it a flat area's likelihood has no bound
 
     def data(self) -> Batch:
@@ -39,17 +40,19 @@ class Tokenize(Task[DVAE]):
         """The loss of vector quantization, after a restart of unused codes where one is due."""
         x = data.to_float(batch["image"])
         x = x + self.noise * (rng.rand(x.shape, context.generator, x.device) - 0.5)
+        if context.step < self.continuous_steps:
+            return model.nats(x, model.vectors(x)).mean()
         if context.step % self.restart_every == 0 and context.step < self.restart_steps:
             self.restart(model, x, context)
         return quantized_loss(model, x, self.commitment)
 
     def restart(self, model: DVAE, x: Tensor, context: Context) -> None:
-        """Put random vectors of a batch in the place of all codes at the first step, later of those it does not use."""
+        """Put vectors of a batch in the place of all codes at the first quantized step, later of those it does not use."""
         quantizer = cast("VectorQuantizer", model.quantizer)
         with torch.no_grad():
             z = model.vectors(x)
             used = one_hot(quantizer.similarities(z).argmax(dim=1), model.config.vocabulary).sum(dim=(0, 2, 3))  # (K,)
-        quantizer.replace((used == 0) | (context.step == 0), z, context.generator)
+        quantizer.replace((used == 0) | (context.step == self.continuous_steps), z, context.generator)
 
     def evaluate(self, model: DVAE) -> dict[str, float]:
         """Errors on held-out images, whether the same things are read in them, and how many codes are used."""
