@@ -25,6 +25,7 @@ CODEBOOKS: dict[str, dict[str, Any]] = {
     "vectors, random start": {"code_width": 16},
     "vectors, start from data": {"code_width": 16, "from_data": True},
     "vectors, start from data, restarts": {"code_width": 16, "from_data": True, "restarts": True},
+    "vectors, continuous first, restarts": {"code_width": 16, "from_data": True, "restarts": True, "continuous": 60},
     "Gumbel, annealed": {"warmest": 1.0},
     "Gumbel, cold from the start": {"warmest": COLDEST},
 }
@@ -56,7 +57,12 @@ def collapse() -> None:
 
 
 def train_small(
-    seed: int, code_width: int | None = None, from_data: bool = False, restarts: bool = False, warmest: float = 1.0
+    seed: int,
+    code_width: int | None = None,
+    from_data: bool = False,
+    restarts: bool = False,
+    continuous: int = 0,
+    warmest: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Train; rows after each quarter of the steps."""
     torch.manual_seed(seed)
@@ -69,12 +75,14 @@ def train_small(
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 50)
         x = data.to_float(images[torch.randint(len(images), (BATCH,), generator=generator)])
         x = x + 0.3 * (torch.rand(x.shape, generator=generator) - 0.5)
-        if model.quantizer is not None:
+        if step < continuous:
+            loss = model.nats(x, model.vectors(x)).mean()
+        elif model.quantizer is not None:
             z = model.vectors(x).detach()
-            if from_data and step == 0:
+            if from_data and step == continuous:
                 model.quantizer.replace(torch.ones(256, dtype=torch.bool), z, generator)
             used += quantize.counts(model.quantizer.similarities(z).argmax(dim=1), 256)
-            if restarts and step and step % EVERY == 0:
+            if restarts and step > continuous and step % EVERY == 0:
                 model.quantizer.replace(used == 0, z, generator)
                 used.zero_()
             loss = quantized_loss(model, x, 0.25)
