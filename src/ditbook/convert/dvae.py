@@ -1,4 +1,4 @@
-"""Discrete autoencoder weights in the layout of the one that OpenAI published with DALL·E: encoder and decoder apart."""
+"""Discrete autoencoder weights in the layout that OpenAI published with DALL·E: encoder and decoder apart."""
 
 import re
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """DALL·E: one GPT over the words of a caption and the tokens of its image, in either order.
 
-A sequence is two parts, each with a token that begins it: the text, padded to `text` places, and the image. A vocabulary
-has all words first, then all codes of the image, then the token that begins an image. The order is read off the first
-token.
+A sequence is two parts, each with a token that begins it: the text, padded to `text` places, and the image. The
+vocabulary has all words first, then all codes of the image, then the token that begins an image. The order of the parts
+is read off the first token.
 
 Letters: `B` batch, `P` places of the text, `G` tokens along a side of the image, `T` = P + 1 + G² tokens of a whole
 sequence, `S` tokens read so far, `V` vocabulary, `D` width.

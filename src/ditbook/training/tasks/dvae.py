@@ -47,7 +47,7 @@ class Tokenize(Task[DVAE]):
         return quantized_loss(model, x, self.commitment)
 
     def restart(self, model: DVAE, x: Tensor, context: Context) -> None:
-        """Put vectors of a batch in the place of all codes at the first quantized step, later of those it does not use."""
+        """Put vectors of a batch in the place of codes: of all at the first quantized step, then of those not used."""
         quantizer = cast("VectorQuantizer", model.quantizer)
         with torch.no_grad():
             z = model.vectors(x)
