@@ -19,13 +19,13 @@ from ditbook.training.tasks.dvae import Tokenize, sample_layouts
 
 SEEDS = (0, 1, 2)
 SMALL: dict[str, Any] = {"vocabulary": 256, "width": 16, "start": 32, "groups": 3, "blocks": 1, "gain": 1.0}
-STEPS, BATCH, EVERY = 240, 24, 20  # of training; after so many steps unused codes start again
+STEPS, BATCH, EVERY = 160, 24, 20  # of training; after so many steps unused codes start again
 COLDEST = 1 / 16
 CODEBOOKS: dict[str, dict[str, Any]] = {
     "vectors, random start": {"code_width": 16},
     "vectors, start from data": {"code_width": 16, "from_data": True},
     "vectors, start from data, restarts": {"code_width": 16, "from_data": True, "restarts": True},
-    "vectors, continuous first, restarts": {"code_width": 16, "from_data": True, "restarts": True, "continuous": 60},
+    "vectors, continuous first, restarts": {"code_width": 16, "from_data": True, "restarts": True, "continuous": 40},
     "Gumbel, annealed": {"warmest": 1.0},
     "Gumbel, cold from the start": {"warmest": COLDEST},
 }

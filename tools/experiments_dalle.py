@@ -53,7 +53,7 @@ def agreement() -> None:
         "new": single(shapes.NEW_PAIRS, 125),
     }
     for seed in SEEDS:
-        for temperature in (1.0, 0.7, 0.5):
+        for temperature in (1.0, 0.7):
             for name, scenes in groups.items():
                 key = {"captions": name, "temperature": temperature, "seed": seed}
                 if not stored("agreement", key):
