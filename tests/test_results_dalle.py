@@ -47,11 +47,3 @@ def test_words_were_asked_for_of_three_kinds_of_images():
             row for row in rows if row["images"] == images and row["what"] not in ("caption", "most probable caption")
         ]
         assert sum(row["n"] for row in asked) == 1000
-
-
-def test_emoji_of_held_out_pairs_were_drawn_three_times():
-    rows = results.load("emoji")
-    assert {(row["pairs"], row["seed"]) for row in rows} == {
-        (pairs, seed) for pairs in ("held-out pairs", "seen pairs") for seed in SEEDS
-    }
-    assert all(row["first"] <= row["five"] for row in rows)

@@ -12,7 +12,7 @@ from ditbook.data import captions, questions, shapes
 from ditbook.data.scene import SIZES, Scene, Thing, shows
 from ditbook.training import recipes
 from ditbook.training.tasks import clip as clip_task
-from ditbook.training.tasks.dalle import WriteImages, draw, emoji_images, say, says
+from ditbook.training.tasks.dalle import WriteImages, draw, say, says
 from ditbook.training.tasks.dvae import sample_layouts
 
 SEEDS = (0, 1, 2)
@@ -189,33 +189,6 @@ def image_likelihood(model: Any, text: Tensor, codes: Tensor) -> Tensor:
     return log_p.masked_fill(~model.parts(tokens[:, 1:])[1], 0).sum(dim=1)
 
 
-def drawings() -> None:
-    """Emoji of held-out pairs of thing and hand, and of seen ones: the nearest of all drawings of that hand."""
-    task = recipes.load("dalle-emoji").task
-    assert isinstance(task, WriteImages)
-    model = weights.load("dalle-emoji")
-    rows = {split: questions.emoji_rows(split, task.groups) for split in ("train", "pairs")}
-    known = [*rows["train"], *rows["pairs"]]
-    images = torch.cat([emoji_images(split, task.groups) for split in rows])
-    decoded = task.dvae.images(task.dvae.tokens(images))
-    for split, some in (("held-out pairs", rows["pairs"]), ("seen pairs", rows["train"][:: len(rows["train"]) // 100])):
-        for seed in SEEDS:
-            if stored("emoji", {"pairs": split, "seed": seed}):
-                continue
-            text = task.text([questions.emoji_caption(*row) for row in some])
-            made = task.dvae.images(draw(model, text, seeded(seed), temperature=0.7))
-            ranks = [rank_of(image, row, known, decoded) for image, row in zip(made, some, strict=True)]
-            first, five = (round(sum(rank < top for rank in ranks) / len(ranks), 4) for top in (1, 5))
-            store("emoji", {"pairs": split, "seed": seed, "n": len(some), "first": first, "five": five} | machine())
-
-
-def rank_of(image: Tensor, row: tuple[str, str], known: list[tuple[str, str]], drawings: Tensor) -> int:
-    """How many drawings of the same hand are nearer to an image, in pixels, than the one of its caption."""
-    of_hand = [number for number, (_, hand) in enumerate(known) if hand == row[1]]
-    distances = (drawings[of_hand] - image).square().flatten(1).sum(dim=1)
-    return int((distances < distances[of_hand.index(known.index(row))]).sum())
-
-
 def answers(name: str, layouts: list[Any], codes: Tensor) -> None:
     """One row for each kind of question."""
     task, model, _ = world()
@@ -245,5 +218,4 @@ EXPERIMENTS = {
     "agreement": agreement,
     "reranking": reranking,
     "words": both_ways,
-    "emoji": drawings,
 }
