@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from ditbook.data.tokenizer import WordTokenizer
 
-NUMBERS = ("one", "two")
 OPPOSITES = {"above": "below", "below": "above", "left of": "right of", "right of": "left of"}
 
 
@@ -22,9 +21,9 @@ def of_scene(scene: Scene) -> list[tuple[str, str]]:
     """All questions about a scene of one or two things that have one answer, each with its answer.
 
     >>> of_scene(captions.parse_english("a small red star"))[:2]
-    [('how many things ?', 'one'), ('which colour is the star ?', 'red')]
+    [('which colour is the star ?', 'red'), ('which size is the star ?', 'small')]
     """
-    asked = [("how many things ?", NUMBERS[len(scene.things) - 1])]
+    asked = []
     for thing in scene.things:
         if [it.shape for it in scene.things].count(thing.shape) == 1:
             asked.append((f"which colour is the {thing.shape} ?", thing.colour))

@@ -21,7 +21,6 @@ from ditbook.models.dvae import DVAE
 from ditbook.objectives.tokens import two_part_loss
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
-from ditbook.training.tasks.dvae import sample_layouts
 
 PLACES = 12  # P
 
@@ -30,8 +29,8 @@ PLACES = 12  # P
 class WriteImages(Task[DALLE]):
     """Predict each token of a caption and then of its image, or of an image and then of its caption or a question.
 
-    Half of a batch begins with the caption; a quarter goes from the image to the caption, a quarter from the image to
-    a question and its answer.
+    Three quarters of a batch begin with the caption; an eighth goes from the image to the caption, an eighth from the
+    image to a question and its answer.
     """
 
     images: str  # "shapes" or "emoji"
@@ -63,7 +62,7 @@ class WriteImages(Task[DALLE]):
         return self._scenes() if self.images == "shapes" else self._emoji()
 
     def _scenes(self) -> Batch:
-        layouts = [layout for layout in sample_layouts(self.layouts, seed=0) if not shapes.held_out(layout)]
+        layouts = [layout for layout in single_layouts(self.layouts, seed=0) if not shapes.held_out(layout)]
         codes = [self.dvae.tokens(data.to_float(torch.from_numpy(render(part)))) for part in _split(layouts, 1000)]
         pairs = questions.choose((questions.of_scene(layout.scene) for layout in layouts), _seeded(0))
         said = self.text([captions.english(layout.scene) for layout in layouts])
@@ -78,10 +77,11 @@ class WriteImages(Task[DALLE]):
 
     def loss(self, model: DALLE, batch: Batch, context: Context) -> Tensor:
         """One eighth the loss of the text's tokens, seven eighths that of the image's."""
-        quarter, image = len(batch["image"]) // 4, batch["image"]
-        first = model.sequence(batch["caption"][: 2 * quarter], image[: 2 * quarter])
-        text = torch.cat([batch["caption"][2 * quarter : 3 * quarter], batch["question"][3 * quarter :]])
-        tokens = torch.cat([first, model.sequence(text, image[2 * quarter :], image_first=True)])
+        image, rows = batch["image"], len(batch["image"])
+        draws, says = 3 * rows // 4, 7 * rows // 8  # where the second and the third kind begin
+        first = model.sequence(batch["caption"][:draws], image[:draws])
+        text = torch.cat([batch["caption"][draws:says], batch["question"][says:]])
+        tokens = torch.cat([first, model.sequence(text, image[draws:], image_first=True)])
         targets = tokens[:, 1:]
         return two_part_loss(model(tokens[:, :-1]), targets, *model.parts(targets))
 
@@ -90,7 +90,7 @@ class WriteImages(Task[DALLE]):
         return self._evaluate_scenes(model) if self.images == "shapes" else self._evaluate_emoji(model)
 
     def _evaluate_scenes(self, model: DALLE) -> dict[str, float]:
-        layouts = [layout for layout in sample_layouts(10_000, seed=1) if shapes.held_out(layout)][:500]
+        layouts = [layout for layout in single_layouts(10_000, seed=1) if shapes.held_out(layout)][:500]
         codes = draw(model, self.text([captions.english(layout.scene) for layout in layouts]), _seeded(2))
         reader: SceneReader = weights.load("scene-reader")
         read = reader.read(self.dvae.images(codes))
@@ -129,6 +129,11 @@ class WriteImages(Task[DALLE]):
             for number, words in zip(which, say(model, codes[which], begin).tolist(), strict=True):
                 written[number] = self.words.decode(words).strip()
         return written
+
+
+def single_layouts(count: int, seed: int) -> list[Layout]:
+    """Layouts of one thing of a seen pair."""
+    return shapes.sample(count, _seeded(seed), things=1, pairs=shapes.SEEN_PAIRS)
 
 
 def draw(
