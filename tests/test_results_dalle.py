@@ -20,14 +20,12 @@ def test_agreement_was_measured_on_a_thousand_images_each():
     rows = results.load("agreement")
     found = {(row["captions"], row.get("temperature"), row.get("seed")) for row in rows}
     wanted = {(name, t, seed) for name in ("seen", "new") for t in (1.0, 0.7) for seed in SEEDS}
-    wanted |= {("two things", 0.7, seed) for seed in SEEDS}
     wanted |= {(name, None, None) for name in ("decoded drawings", "decoded drawings, new")}
     assert found == wanted
     assert len(rows) == len(wanted)
     for row in rows:
         assert row["n"] == 1000
-        if "both" in row:
-            assert row["all"] <= row["both"] <= min(row["colour"], row["shape"]) <= row["one"]
+        assert row["all"] <= row["both"] <= min(row["colour"], row["shape"]) <= row["one"]
 
 
 def test_a_perfect_choice_is_never_worse_and_one_image_leaves_none():
@@ -38,10 +36,10 @@ def test_a_perfect_choice_is_never_worse_and_one_image_leaves_none():
         assert (row["agreement"] == row["oracle"]) == (row["n"] == 1)
 
 
-def test_words_were_asked_for_of_three_kinds_of_images():
+def test_words_were_asked_for_of_two_kinds_of_images():
     rows = results.load("words")
     captions = {row["images"]: row["n"] for row in rows if row["what"] == "caption"}
-    assert captions == {"one thing": 1000, "two things": 1000, "one thing of a new pair": 1000}
+    assert captions == {"seen pairs": 1000, "new pairs": 1000}
     for images in captions:
         asked = [
             row for row in rows if row["images"] == images and row["what"] not in ("caption", "most probable caption")

@@ -12,8 +12,7 @@ from ditbook.data import captions, questions, shapes
 from ditbook.data.scene import SIZES, Scene, Thing, shows
 from ditbook.training import recipes
 from ditbook.training.tasks import clip as clip_task
-from ditbook.training.tasks.dalle import WriteImages, draw, say, says
-from ditbook.training.tasks.dvae import sample_layouts
+from ditbook.training.tasks.dalle import WriteImages, draw, say, says, single_layouts
 
 SEEDS = (0, 1, 2)
 BEST_OF = (1, 2, 4, 8, 16, 32)
@@ -47,7 +46,7 @@ def read_images(scenes: list[Scene], seed: int, temperature: float = 1.0) -> tup
 
 
 def agreement() -> None:
-    """What 1,000 images show of their captions: seen pairs and new ones, at several temperatures; and two things."""
+    """What 1,000 images show of their captions: seen pairs and new ones, at two temperatures."""
     groups: dict[str, list[Scene]] = {
         "seen": single(shapes.SEEN_PAIRS, 18)[:1000],
         "new": single(shapes.NEW_PAIRS, 125),
@@ -59,9 +58,6 @@ def agreement() -> None:
                 if not stored("agreement", key):
                     _, found = read_images(scenes, seed, temperature)
                     store("agreement", key | fractions(scenes, found) | machine())
-        key = {"captions": "two things", "temperature": 0.7, "seed": seed}
-        if not stored("agreement", key):
-            store("agreement", key | of_two(seed) | machine())
     real_scenes()
 
 
@@ -79,23 +75,6 @@ def fractions(scenes: list[Scene], found: list[Any]) -> dict[str, Any]:
         counted["both"] += colour and shape
         counted["all"] += thing == wanted
     return {"n": len(scenes)} | {name: round(count / len(scenes), 4) for name, count in counted.items()}
-
-
-def of_two(seed: int) -> dict[str, Any]:
-    """Two things: both there, and in their relation, of 1,000 captions of held-out scenes."""
-    layouts = [layout for layout in sample_layouts(30_000, seed=4) if shapes.held_out(layout)]
-    scenes = [layout.scene for layout in layouts if len(layout.places) == 2][:1000]
-    _, found = read_images(scenes, seed, 0.7)
-    things = [
-        sorted(str(thing) for thing, _ in seen) == sorted(map(str, scene.things))
-        for seen, scene in zip(found, scenes, strict=True)
-    ]
-    all_right = [shows(seen, scene) for seen, scene in zip(found, scenes, strict=True)]
-    return {
-        "n": len(scenes),
-        "things": round(sum(things) / len(scenes), 4),
-        "all": round(sum(all_right) / len(scenes), 4),
-    }
 
 
 def real_scenes() -> None:
@@ -149,11 +128,10 @@ def log_likelihood(model: Any, text: Tensor, codes: Tensor) -> Tensor:
 def words() -> None:
     """Captions and answers about 1,000 held-out scenes, and of new pairs; and captions found by Bayes' rule."""
     task, model, _ = world()
-    held = [layout for layout in sample_layouts(30_000, seed=7) if shapes.held_out(layout)]
+    held = [layout for layout in single_layouts(15_000, seed=7) if shapes.held_out(layout)]
     groups = {
-        "one thing": [layout for layout in held if len(layout.places) == 1][:1000],
-        "two things": [layout for layout in held if len(layout.places) == 2][:1000],
-        "one thing of a new pair": shapes.sample(1000, seeded(8), things=1, pairs=shapes.NEW_PAIRS),
+        "seen pairs": held[:1000],
+        "new pairs": shapes.sample(1000, seeded(8), things=1, pairs=shapes.NEW_PAIRS),
     }
     for name, layouts in groups.items():
         if not stored("words", {"images": name, "what": "caption"}):
@@ -167,7 +145,7 @@ def words() -> None:
 def reading() -> None:
     """The pair of color and shape whose caption makes the tokens of an image most probable: Bayes' rule, all alike."""
     task, model, _ = world()
-    for name, pairs in (("one thing", shapes.SEEN_PAIRS), ("one thing of a new pair", shapes.NEW_PAIRS)):
+    for name, pairs in (("seen pairs", shapes.SEEN_PAIRS), ("new pairs", shapes.NEW_PAIRS)):
         if stored("words", {"images": name, "what": "most probable caption"}):
             continue
         layouts = shapes.sample(100, seeded(10), things=1, pairs=pairs)
@@ -202,10 +180,8 @@ def answers(name: str, layouts: list[Any], codes: Tensor) -> None:
 
 
 def kind_of(question: str) -> str:
-    """What a question is about: number, colour, size, or the shape that has a colour or stands somewhere."""
-    if question.startswith("which shape"):
-        return "shape by place" if " the " in question else "shape by colour"
-    return "number" if question.startswith("how many") else question.split()[1]
+    """What a question asks for."""
+    return question.split()[1]
 
 
 def both_ways() -> None:
