@@ -45,7 +45,9 @@ def test_a_training_step(name, device, few, request):
     request.getfixturevalue("no_waiting")
     stepper.step(batch)
     assert stepper.count == 2
-    assert all(parameter.grad.device.type == device for parameter in stepper.model.parameters())
+    gradients = [parameter.grad for parameter in stepper.model.parameters() if parameter.grad is not None]
+    assert len(gradients) > 0.9 * len(list(stepper.model.parameters()))  # dvae's codebook has none at first
+    assert all(gradient.device.type == device for gradient in gradients)
 
 
 @pytest.mark.parametrize("device", DEVICES)
