@@ -39,13 +39,13 @@ TASKS: dict[str, type[Task]] = {
     "masked-words": MaskedWords,
     "continuation": ContinueManual,
     "mappings": FollowMappings,
-    "tokens": Tokenize,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
     "summaries": Imitate,
     "summaries-dpo": PreferDirectly,
     "summaries-ppo": Reinforce,
     "summaries-reward": Prefer,
+    "tokens": Tokenize,
 }
 KEYS = ("description", "family", "task", "data", "dtype", "model", "training")
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
