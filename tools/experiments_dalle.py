@@ -12,7 +12,7 @@ from ditbook.data import captions, questions, shapes
 from ditbook.data.scene import SIZES, Scene, Thing, shows
 from ditbook.training import recipes
 from ditbook.training.tasks import clip as clip_task
-from ditbook.training.tasks.dalle import WriteImages, draw, say, says, single_layouts
+from ditbook.training.tasks.dalle import WriteImages, draw, says, single_layouts
 
 SEEDS = (0, 1, 2)
 BEST_OF = (1, 2, 4, 8, 16, 32)
@@ -136,7 +136,7 @@ def words() -> None:
     for name, layouts in groups.items():
         if not stored("words", {"images": name, "what": "caption"}):
             codes = task.dvae.tokens(shapes.tensors(layouts))
-            said = [task.words.decode(row) for row in say(model, codes).tolist()]
+            said = task.captions(model, codes)
             right = [says(text, layout) for text, layout in zip(said, layouts, strict=True)]
             store("words", {"images": name, "what": "caption", "n": len(right), "right": sum(right) / len(right)})
             answers(name, layouts, codes)

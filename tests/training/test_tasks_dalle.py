@@ -108,6 +108,15 @@ def test_drawing_keeps_what_is_given_and_saying_stops_at_the_end(task):
     assert torch.equal(said, wanted)
 
 
+def test_captions_begin_with_an_article(task):
+    model = weights.load("dalle-shapes")
+    layouts = tasks.single_layouts(20, seed=5)
+    codes = task.dvae.tokens(shapes.tensors(layouts))
+    said = task.captions(model, codes)
+    assert all(text.startswith("a ") for text in said)
+    assert sum(tasks.says(text, layout) for text, layout in zip(said, layouts, strict=True)) > 10
+
+
 def test_answers_of_questions_of_all_lengths_come_in_their_order(task):
     model = weights.load("dalle-shapes")
     layouts = sample_layouts(6, seed=5)

@@ -96,7 +96,7 @@ class WriteImages(Task[DALLE]):
         read = reader.read(self.dvae.images(codes))
         agree = sum(shows(things, layout.scene) for things, layout in zip(read, layouts, strict=True))
         real = self.dvae.tokens(shapes.tensors(layouts))
-        said = [self.words.decode(row) for row in say(model, real).tolist()]
+        said = self.captions(model, real)
         true = [says(text, layout) for text, layout in zip(said, layouts, strict=True)]
         pairs = questions.choose((questions.of_scene(layout.scene) for layout in layouts), _seeded(3))
         return {
@@ -114,6 +114,11 @@ class WriteImages(Task[DALLE]):
             right = sum(self.right(model, real, pairs)) / len(rows)
             metric[f"fraction of {what} named of {len(rows)} held-out drawings"] = round(right, 4)
         return metric
+
+    def captions(self, model: DALLE, codes: Tensor) -> list[str]:
+        """The most probable captions of images (N, G²); that they begin with "a" tells them from questions."""
+        begin = torch.tensor([[tokenizer.BOS, *self.words.encode("a")]]).repeat(len(codes), 1)
+        return ["a" + self.words.decode(row) for row in say(model, codes, begin).tolist()]
 
     def right(self, model: DALLE, codes: Tensor, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether the model's answers to questions about images (N, G²) are these: N pairs of question and answer."""
