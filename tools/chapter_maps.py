@@ -14,9 +14,10 @@ MAPS = (
     (
         {
             "03 Transformer": (20, 90, True), "07 ViT": (220, 30, True), "08 CLIP": (420, 90, True),
-            "09 DALL·E": (610, 150, False),
+            "09 DALL·E": (610, 150, True), "05 GPT": (420, 170, True),
         },
-        [("03 Transformer", "07 ViT"), ("03 Transformer", "08 CLIP"), ("07 ViT", "08 CLIP"), ("08 CLIP", "09 DALL·E")],
+        [("03 Transformer", "07 ViT"), ("03 Transformer", "08 CLIP"), ("07 ViT", "08 CLIP"), ("08 CLIP", "09 DALL·E"),
+         ("05 GPT", "09 DALL·E")],
     ),
     (
         {
