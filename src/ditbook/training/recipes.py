@@ -21,8 +21,10 @@ from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.continuation import ContinueManual
 from ditbook.training.tasks.digits import Digits
+from ditbook.training.tasks.faces import Faces, UpsampleFaces
 from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.masked_words import MaskedWords
+from ditbook.training.tasks.photographs import Photographs
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
@@ -33,9 +35,12 @@ TASKS: dict[str, type[Task]] = {
     "captions": Captions,
     "clip": MatchCaptions,
     "digits": Digits,
+    "faces": Faces,
+    "faces-upsampling": UpsampleFaces,
     "masked-words": MaskedWords,
     "continuation": ContinueManual,
     "mappings": FollowMappings,
+    "photographs": Photographs,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
     "summaries": Imitate,
