@@ -120,7 +120,7 @@ def outpaint(
         filled = partial(inpaint, known=known, mask=mask, step=step, jump=jump, repetitions=repetitions)
         noise = rng.randn(known.shape, generator, x)
         found = sample(model, noise, diffusion, step=filled, clip=clip, generator=generator, **condition)
-        x = torch.cat([x, found[..., overlap:]], dim=-1)
+        x = torch.cat([x, found[..., overlap:]], dim=-1)  # (13.6)
     return x
 
 
@@ -157,7 +157,7 @@ def edit(
         raise ValueError(f"sigma {sigma} must be above the lowest noise level, {diffusion.sigmas[0].item():.4g}")
     levels = diffusion.at_sigmas(torch.cat([below, below.new_tensor([sigma])]))
     top = torch.full((len(x),), levels.num_steps - 1, device=x.device)
-    noisy = levels.add_noise(x, top, rng.randn(x.shape, generator, x))  # (13.8)
+    noisy = levels.add_noise(x, top, rng.randn(x.shape, generator, x))  # (13.7)
     return sample(model, noisy, levels, step=step, clip=clip, generator=generator, **condition)
 
 
@@ -170,7 +170,7 @@ def spherical(one: Tensor, other: Tensor, fraction: float) -> Tensor:
     cosine = torch.nn.functional.cosine_similarity(first, second, dim=1)[:, None]  # (B, 1)
     angle = cosine.clamp(-1, 1).acos().clamp(min=1e-4)
     parts = ((1 - fraction) * angle).sin() * first + (fraction * angle).sin() * second
-    return (parts / angle.sin()).view_as(one)  # (13.10)
+    return (parts / angle.sin()).view_as(one)  # (13.9)
 
 
 def augmented(low: Tensor, level: Tensor, diffusion: GaussianDiffusion, generator: torch.Generator) -> Tensor:
@@ -178,7 +178,7 @@ def augmented(low: Tensor, level: Tensor, diffusion: GaussianDiffusion, generato
 
     Source: Ho et al. 2022, "Cascaded Diffusion Models", section 4.2.
     """
-    return diffusion.training.add_noise(low, level, rng.randn(low.shape, generator, low))  # (13.11)
+    return diffusion.training.add_noise(low, level, rng.randn(low.shape, generator, low))  # (13.10)
 
 
 def upsample(

@@ -1,6 +1,8 @@
-"""The best linear prediction of the clean image: the Wiener filter, which for Gaussian data no prediction surpasses.
+"""Gaussian data, for which everything is known: the best prediction of the clean image, and conditionals.
 
-Letters: `B` batch, `D` numbers of an image, `N` images.
+For other data with the same mean and covariance that prediction is the best linear one, the Wiener filter.
+
+Letters: `B` batch, `D` numbers of an image, `K` known ones, `N` images.
 """
 
 import torch
@@ -45,3 +47,20 @@ def fit(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D) of images (N, …), for `WienerFilter`."""
     flat = images.flatten(1)
     return flat.mean(0), torch.cov(flat.T)
+
+
+def conditional(mean: Tensor, covariance: Tensor, known: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D − K,) and covariance (D − K, D − K) of the unknown numbers of a Gaussian, given the known ones.
+
+    Args:
+        mean: of all, (D,).
+        covariance: of all, (D, D).
+        known: True for the K known ones, (D,).
+        values: of these, (K,).
+
+    Source: Bishop 2006, equations 2.81 and 2.82.
+    """
+    across = covariance[~known][:, known]  # (D − K, K)
+    weights = torch.linalg.solve(covariance[known][:, known], across.T).T
+    found = mean[~known] + weights @ (values - mean[known])
+    return found, covariance[~known][:, ~known] - weights @ across.T  # (13.2)

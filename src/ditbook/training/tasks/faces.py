@@ -102,7 +102,9 @@ class Faces(Task[UNet]):
                 statistics(lambda x, m=mean, c=components: (x.flatten(1) - m) @ c, change(x)) for x in (train, images)
             ]
             found[f"Fréchet distance of {name}"] = frechet(*sets)
-        nearest = [torch.cdist(x.flatten(1), train.flatten(1)).min(dim=1).values.mean() for x in (images, load("held out"))]
+        nearest = [
+            torch.cdist(x.flatten(1), train.flatten(1)).min(dim=1).values.mean() for x in (images, load("held out"))
+        ]
         return found | {"distance to the nearest training face, 1 for held-out faces": (nearest[0] / nearest[1]).item()}
 
 
