@@ -84,13 +84,11 @@ def test_going_up_is_the_forward_process():
         for alpha in process.alphas[i + 1 : k + 1].tolist():
             scale, variance = scale * math.sqrt(alpha), variance * alpha + 1 - alpha
         x = editing.renoise(torch.full((40_000, 1), 2.0, dtype=torch.float64), i, k, run)
-        assert x.mean().item() == pytest.approx(2 * scale, abs=0.01)
+        assert x.mean().item() == pytest.approx(2 * scale, abs=0.015)
         assert x.var().item() == pytest.approx(variance, rel=0.03)
 
 
-@pytest.mark.equation(
-    "13.5", of="ditbook.diffusion.editing.calls", against="counting; RePaint's 2,410 and its figure 9"
-)
+@pytest.mark.equation("13.5", of="ditbook.diffusion.editing.calls", against="counting; RePaint's 2,410")
 @pytest.mark.parametrize(("steps", "jump", "repetitions"), [(12, 3, 1), (12, 3, 4), (10, 4, 2), (5, 9, 3), (9, 1, 2)])
 def test_the_calls_are_counted(steps, jump, repetitions):
     count = 0

@@ -69,7 +69,7 @@ def test_shapes_that_do_not_fit():
 @pytest.mark.equation(
     "13.2",
     of="ditbook.diffusion.linear.conditional",
-    against="an autoregressive sequence, whose last known value counts",
+    against="an autoregressive sequence",
 )
 def test_the_conditional_of_an_autoregressive_sequence():
     place, values = torch.arange(8, dtype=torch.float64), torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)

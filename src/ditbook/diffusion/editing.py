@@ -62,7 +62,7 @@ def inpaint(
 
 
 def paste(x: Tensor, i: int, run: Run[P], known: Tensor, mask: Tensor) -> Tensor:
-    """Put the known part, with fresh noise of the level of index `i`, into the noisy images `x`; at −1 without noise."""
+    """Put the known part, with fresh noise of the level of index `i`, into noisy images; at −1 without noise."""
     a, b = run.diffusion.scales(i)
     noisy = known if i < 0 else a * known + b * run.noise(x)
     return torch.where(mask, noisy, x)  # (13.3)

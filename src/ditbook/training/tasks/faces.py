@@ -1,7 +1,7 @@
 """Diffusion of the faces and hearts among the emoji: at one size, or from a smaller size to a larger one."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from ditbook.data import emoji
 from ditbook.diffusion import editing
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.losses import denoising_loss
-from ditbook.metrics.fid import frechet, statistics
+from ditbook.metrics.fid import Statistics, frechet, statistics
 from ditbook.models.unet import UNet, Upsampler
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
@@ -24,6 +24,7 @@ SMOOTH = 8  # the detail of an image is its difference to itself at this side
 COUNT = 500  # samples that are measured
 
 
+@cache
 def load(split: str) -> Tensor:
     """The images of the group in a split of the emoji, or in "held out", its two others together: (N, 3, 32, 32)."""
     names = ("things", "pairs") if split == "held out" else (split,)
@@ -37,6 +38,11 @@ def _load(split: str) -> Tensor:
     return data.tensors(dataset.select(rows))["image"]
 
 
+def whole(images: Tensor) -> Tensor:
+    """The images themselves, beside `detail`."""
+    return images
+
+
 def reduced(images: Tensor, side: int) -> Tensor:
     """Images (B, C, H, H) averaged down to (B, C, side, side)."""
     return F.interpolate(images, size=(side, side), mode="area")
@@ -45,6 +51,15 @@ def reduced(images: Tensor, side: int) -> Tensor:
 def detail(images: Tensor) -> Tensor:
     """What images lose when they are reduced to 8×8 and enlarged again, (B, C, H, W)."""
     return images - F.interpolate(reduced(images, SMOOTH), size=images.shape[2:], mode="bilinear")
+
+
+@cache
+def features(name: str, side: int) -> tuple[Tensor, Tensor, Statistics]:
+    """Mean and principal components, as columns, of the training faces or of their details, and statistics in these."""
+    flat = {"images": whole, "details": detail}[name](reduced(load("train"), side)).flatten(1)
+    mean = flat.mean(0)
+    components = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:COMPONENTS].T
+    return mean, components, statistics(lambda x: (x - mean) @ components, flat)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,31 +95,18 @@ class Faces(Task[UNet]):
             metric |= {name: round(value, 3) for name, value in self.distances(images).items()}
         return metric
 
-    @cached_property
-    def _features(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Mean and principal components, as columns, of the training faces and of their details."""
-        found = {}
-        for name, images in (("images", load("train")), ("details", detail(load("train")))):
-            flat = images.flatten(1)
-            mean = flat.mean(0)
-            found[name] = mean, torch.linalg.svd(flat - mean, full_matrices=False).Vh[:COMPONENTS].T
-        return found
-
     def distances(self, images: Tensor) -> dict[str, float]:
-        """Fréchet distances of images (N, 3, 32, 32) to the training faces, in principal components, and to copies.
+        """How near images (N, 3, H, H) come to the training faces as a set, in principal components, and one by one.
 
-        The last number is the mean distance to the nearest training face, over that of held-out faces: copies make it 0.
+        The last number is the mean distance to the nearest training face, over that of held-out faces; copies have 0.
         """
-        train, found = load("train"), {}
-        for name, change in (("images", lambda x: x), ("details", detail)):
-            mean, components = self._features[name]
-            sets = [
-                statistics(lambda x, m=mean, c=components: (x.flatten(1) - m) @ c, change(x)) for x in (train, images)
-            ]
-            found[f"Fréchet distance of {name}"] = frechet(*sets)
-        nearest = [
-            torch.cdist(x.flatten(1), train.flatten(1)).min(dim=1).values.mean() for x in (images, load("held out"))
-        ]
+        side, found = images.shape[-1], {}
+        for name, change in (("images", whole), ("details", detail)):
+            mean, components, wanted = features(name, side)
+            mine = statistics(lambda x, m=mean, c=components: (x.flatten(1) - m) @ c, change(images))
+            found[f"Fréchet distance of {name}"] = frechet(wanted, mine)
+        train, held_out = (reduced(load(split), side).flatten(1) for split in ("train", "held out"))
+        nearest = [torch.cdist(x, train).min(dim=1).values.mean() for x in (images.flatten(1), held_out)]
         return found | {"distance to the nearest training face, 1 for held-out faces": (nearest[0] / nearest[1]).item()}
 
 
