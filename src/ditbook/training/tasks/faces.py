@@ -12,6 +12,7 @@ from ditbook.data import emoji
 from ditbook.diffusion import editing
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.losses import denoising_loss
+from ditbook.diffusion.process import Parameterization
 from ditbook.metrics.fid import Statistics, frechet, statistics
 from ditbook.models.unet import UNet, Upsampler
 from ditbook.training.loop import Batch, Context
@@ -66,7 +67,7 @@ def features(name: str, side: int) -> tuple[Tensor, Tensor, Statistics]:
 class Faces(Task[UNet]):
     """Denoise faces, reduced to the size of the model."""
 
-    predicts: str = "v"
+    predicts: Parameterization = "x_start"
     schedule: str = "cosine"
 
     def data(self) -> Batch:
@@ -115,7 +116,7 @@ class UpsampleFaces(Task[Upsampler]):
     """Enlarge faces, shown with noise of a random level, or of the lowest one alone."""
 
     levels: int  # the noise on the small image has a random timestep below this one
-    predicts: str = "v"
+    predicts: Parameterization = "x_start"
     schedule: str = "cosine"
 
     def data(self) -> Batch:
