@@ -119,7 +119,9 @@ def outpaint(
         known = torch.nn.functional.pad(x[..., -overlap:], (0, window - overlap))
         filled = partial(inpaint, known=known, mask=mask, step=step, jump=jump, repetitions=repetitions)
         noise = rng.randn(known.shape, generator, x)
-        found = sample(model, noise, diffusion, step=filled, clip=clip, generator=generator, **condition)
+        found = sample(
+            model, noise, diffusion, step=filled, clip=clip, generator=generator, progress=False, **condition
+        )
         x = torch.cat([x, found[..., overlap:]], dim=-1)  # (13.6)
     return x
 
@@ -158,7 +160,7 @@ def edit(
     levels = diffusion.at_sigmas(torch.cat([below, below.new_tensor([sigma])]))
     top = torch.full((len(x),), levels.num_steps - 1, device=x.device)
     noisy = levels.add_noise(x, top, rng.randn(x.shape, generator, x))  # (13.7)
-    return sample(model, noisy, levels, step=step, clip=clip, generator=generator, **condition)
+    return sample(model, noisy, levels, step=step, clip=clip, generator=generator, progress=False, **condition)
 
 
 def spherical(one: Tensor, other: Tensor, fraction: float) -> Tensor:
