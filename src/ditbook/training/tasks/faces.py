@@ -56,7 +56,7 @@ def detail(images: Tensor) -> Tensor:
 
 @cache
 def features(name: str, side: int) -> tuple[Features, Statistics]:
-    """Principal components of the training faces, or of their details, as features; and the faces' statistics in them."""
+    """Principal components of the training faces or of their details, as features, and statistics in them."""
     change, train = {"images": whole, "details": detail}[name], reduced(load("train"), side)
     flat = change(train).flatten(1)
     mean = flat.mean(0)
