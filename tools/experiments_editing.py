@@ -21,7 +21,7 @@ SEEDS = (0, 1, 2)
 # of a sequence of which the first half is known: steps, jump and repetitions
 GAUSSIAN = ((50, 1, 1), (250, 1, 1), (1000, 1, 1), (50, 1, 2), (50, 1, 10), (50, 5, 2), (50, 5, 5), (50, 5, 10),
             (50, 10, 10), (50, 10, 20), (250, 10, 10))  # fmt: skip
-WIDTH, CORRELATION, SEQUENCES = 16, 0.9, 2000
+WIDTH, CORRELATION, SEQUENCES = 16, 0.9, 1000
 # of images: name, steps, jump and repetitions; "pasted" is a sample into which the known part is put at the end
 PLANS = (("pasted", 25, 5, 1), ("replaced", 25, 5, 1), ("replaced", 65, 5, 1), ("resampled", 25, 5, 3),
          ("resampled", 25, 1, 3), ("resampled", 25, 5, 5))  # fmt: skip
