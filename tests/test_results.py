@@ -45,8 +45,9 @@ def test_names_are_the_experiments():
     chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
     chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo", "rlhf-uses")
     chapter_12 = ("guidance", "paths", "samplers")
+    chapter_13 = ("augmentation", "cascade", "denoising", "edits", "inpainting", "inpainting-gaussian", "outpainting")
     others = ("ablation", "bound", "pixel-noise", "random-start", "scaling")
-    assert results.names() == sorted([*chapter_4, *chapter_5, *chapter_6, *chapter_12, *others])
+    assert results.names() == sorted([*chapter_4, *chapter_5, *chapter_6, *chapter_12, *chapter_13, *others])
 
 
 @pytest.mark.parametrize("experiment", ["ablation", "random-start", "scaling"])
