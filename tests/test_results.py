@@ -44,9 +44,12 @@ def test_an_unknown_experiment_is_refused():
 def test_names_are_the_experiments():
     chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
     chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo", "rlhf-uses")
+    chapter_9 = ("agreement", "codebooks", "reranking", "words")
     chapter_12 = ("guidance", "paths", "samplers")
+    chapter_13 = ("augmentation", "cascade", "denoising", "edits", "inpainting", "inpainting-gaussian", "outpainting")
     others = ("ablation", "bound", "open-start", "pixel-noise", "random-start", "scaling")
-    assert results.names() == sorted([*chapter_4, *chapter_5, *chapter_6, *chapter_12, *others])
+    language = (*chapter_4, *chapter_5, *chapter_6)
+    assert results.names() == sorted([*language, *chapter_9, *chapter_12, *chapter_13, *others])
 
 
 @pytest.mark.parametrize("experiment", ["ablation", "open-start", "random-start", "scaling"])

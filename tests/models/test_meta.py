@@ -14,7 +14,7 @@ from ditbook.models.gpt import GPT, GPTConfig, GPTScorer
 from ditbook.models.rnn import LanguageModel, LanguageModelConfig
 from ditbook.models.seq2seq import KINDS, Seq2Seq, Seq2SeqConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
-from ditbook.models.unet import UNet, UNetConfig
+from ditbook.models.unet import UNet, UNetConfig, Upsampler, UpsamplerConfig
 from ditbook.models.vit import ViT, ViTConfig
 from ditbook.objectives.discrete import quantized_loss, relaxed_loss
 
@@ -51,6 +51,13 @@ def test_dit(device, block):
 def test_unet(device):
     x, t = torch.zeros(B, 1, 8, 8, device=device), torch.zeros(B, dtype=torch.long, device=device)
     assert on(UNet(UNetConfig()).to(device)(x, t), device) == x.shape
+
+
+@devices
+def test_upsampler(device):
+    x, low = torch.zeros(B, 1, 8, 8, device=device), torch.zeros(B, 1, 4, 4, device=device)
+    t = torch.zeros(B, dtype=torch.long, device=device)
+    assert on(Upsampler(UpsamplerConfig()).to(device)(x, t, low=low, level=t), device) == x.shape
 
 
 @devices

@@ -29,6 +29,7 @@ FAMILIES = {
     "seq2seq": ("ditbook.models.seq2seq", "Seq2Seq"),
     "transformer": ("ditbook.models.transformer", "Transformer"),
     "unet": ("ditbook.models.unet", "UNet"),
+    "upsampler": ("ditbook.models.unet", "Upsampler"),
 }
 SUFFIX = ".safetensors"
 
