@@ -185,11 +185,15 @@ def test_chapter_18_prints_what_was_measured():
 
 def test_chapter_18_prints_the_correlations_of_what_was_measured():
     rows = tabled("18_scaling.ipynb")
-    for words, steps, patches in (("all twelve", 1000, "421"), ("the eight", 1000, "41"), ("the six", 4000, "421")):
-        names = [name for name in at(steps, "distance") if name[-1] in patches]
-        found = [
-            np.corrcoef(*([f(at(steps, key)[name]) for name in names] for f, key in ((np.log10, x), (float, y))))[0, 1]
-            for y in ("distance", "loss")
-            for x in ("macs", "parameters")
-        ]
-        assert [row[1:] for row in rows if row[0].startswith(words)] == [[f"{r:.2f}" for r in found]]
+    cases = [("all twelve", steps, SCALING) for steps in (250, 500, 1000)]
+    cases += [("the eight without patches of 2", 1000, {name for name in SCALING if name[-1] != "2"})]
+    cases += [("the six that went on", steps, set(at(4000, "distance"))) for steps in (250, 500, 1000, 4000)]
+    for word, y in (("distance", "distance"), ("error", "loss")):
+        for label, steps, names in cases:
+            work, weights = (
+                np.corrcoef([(np.log10(at(steps, x)[name]), at(steps, y)[name]) for name in names], rowvar=False)[0, 1]
+                for x in ("macs", "parameters")
+            )
+            found = [row[1:] for row in rows if row[0] == f"{word}: {label}, {steps:,} steps"]
+            values = [[cell.split()[0] for cell in row] for row in found]
+            assert values == [[f"{r:.2f}" for r in (work, weights, weights - work)]]
