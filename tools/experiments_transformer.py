@@ -17,7 +17,7 @@ from ditbook.models.seq2seq import Seq2Seq, Seq2SeqConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
 from ditbook.objectives.tokens import next_token_loss
 
-SEEDS = 3
+SEEDS, TRANSLATOR_SEEDS = 3, 2
 NORM_STEPS, NORM_BATCH, NORM_RATE = 120, 32, 2e-3
 TRANSFORMER, GRU = "Transformer", "GRU with attention"
 RATES = {TRANSFORMER: 2e-3, GRU: 4e-3}  # of the chapter
@@ -82,7 +82,7 @@ def trained_deep(norm: str, warmup_steps: int, seed: int) -> dict[str, Any]:
 
 def translators() -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
     """The GRU and the Transformer of the chapter after equal steps, and the Transformer with label smoothing."""
-    for seed in range(SEEDS):
+    for seed in range(TRANSLATOR_SEEDS):
         for name, smoothing in TRANSLATORS:
             key = {"model": name, "smoothing": smoothing, "seed": seed}
             yield key, partial(trained_translator, **key)
