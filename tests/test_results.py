@@ -45,12 +45,15 @@ def test_names_are_the_experiments():
     chapter_3 = ("norms", "translators")
     chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
     chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo", "rlhf-uses")
+    chapter_9 = ("agreement", "codebooks", "reranking", "words")
     chapter_12 = ("guidance", "paths", "samplers")
-    others = ("ablation", "bound", "pixel-noise", "random-start", "scaling")
-    assert results.names() == sorted([*chapter_3, *chapter_4, *chapter_5, *chapter_6, *chapter_12, *others])
+    chapter_13 = ("augmentation", "cascade", "denoising", "edits", "inpainting", "inpainting-gaussian", "outpainting")
+    others = ("ablation", "bound", "open-start", "pixel-noise", "random-start", "scaling")
+    language = (*chapter_4, *chapter_5, *chapter_6)
+    assert results.names() == sorted([*chapter_3, *language, *chapter_9, *chapter_12, *chapter_13, *others])
 
 
-@pytest.mark.parametrize("experiment", ["ablation", "random-start", "scaling"])
+@pytest.mark.parametrize("experiment", ["ablation", "open-start", "random-start", "scaling"])
 def test_rows_are_of_the_models_they_name(experiment):
     for row in results.load(experiment):
         name, digits = f"tiny-{row['size']}/{row['patch']}", {"size": 8, "channels": 1, "num_classes": 10}
@@ -64,8 +67,9 @@ def test_the_ablation_is_complete():
     assert sorted(found) == sorted((b, seed, steps) for b in BLOCKS for seed in range(3) for steps in (500, 1000, 2000))
 
 
-def test_the_random_start_is_that_of_adaln_zero_and_complete():
-    found = [(row["block"], row["seed"], row["steps"]) for row in results.load("random-start")]
+@pytest.mark.parametrize("experiment", ["open-start", "random-start"])
+def test_the_other_starts_are_those_of_adaln_zero_and_complete(experiment):
+    found = [(row["block"], row["seed"], row["steps"]) for row in results.load(experiment)]
     assert sorted(found) == [("adaLN-Zero", seed, steps) for seed in range(3) for steps in (500, 1000, 2000)]
 
 
@@ -208,11 +212,15 @@ def test_chapter_18_prints_what_was_measured():
 
 def test_chapter_18_prints_the_correlations_of_what_was_measured():
     rows = tabled("18_scaling.ipynb")
-    for words, steps, patches in (("all twelve", 1000, "421"), ("the eight", 1000, "41"), ("the six", 4000, "421")):
-        names = [name for name in at(steps, "distance") if name[-1] in patches]
-        found = [
-            np.corrcoef(*([f(at(steps, key)[name]) for name in names] for f, key in ((np.log10, x), (float, y))))[0, 1]
-            for y in ("distance", "loss")
-            for x in ("macs", "parameters")
-        ]
-        assert [row[1:] for row in rows if row[0].startswith(words)] == [[f"{r:.2f}" for r in found]]
+    cases = [("all twelve", steps, SCALING) for steps in (250, 500, 1000)]
+    cases += [("the eight without patches of 2", 1000, {name for name in SCALING if name[-1] != "2"})]
+    cases += [("the six that went on", steps, set(at(4000, "distance"))) for steps in (250, 500, 1000, 4000)]
+    for word, y in (("distance", "distance"), ("error", "loss")):
+        for label, steps, names in cases:
+            work, weights = (
+                np.corrcoef([(np.log10(at(steps, x)[name]), at(steps, y)[name]) for name in names], rowvar=False)[0, 1]
+                for x in ("macs", "parameters")
+            )
+            found = [row[1:] for row in rows if row[0] == f"{word}: {label}, {steps:,} steps"]
+            values = [[cell.split()[0] for cell in row] for row in found]
+            assert values == [[f"{r:.2f}" for r in (work, weights, weights - work)]]

@@ -29,6 +29,7 @@ WORLDS = {  # module that a chapter imports → what it holds
     "tasks.scenes": "scenes",
     "data.emoji": "emoji",
     "data.images": "photographs",
+    "data.photographs": "photographs",
 }
 HEAD = """\
 # Chapters at a glance

@@ -20,9 +20,13 @@ from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.continuation import ContinueManual
+from ditbook.training.tasks.dalle import WriteImages
 from ditbook.training.tasks.digits import Digits
+from ditbook.training.tasks.dvae import Tokenize
+from ditbook.training.tasks.faces import Faces, UpsampleFaces
 from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.masked_words import MaskedWords
+from ditbook.training.tasks.photographs import Photographs
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
@@ -32,16 +36,21 @@ TASKS: dict[str, type[Task]] = {
     "autoencoder": Reconstruct,
     "captions": Captions,
     "clip": MatchCaptions,
+    "dalle": WriteImages,
     "digits": Digits,
+    "faces": Faces,
+    "faces-upsampling": UpsampleFaces,
     "masked-words": MaskedWords,
     "continuation": ContinueManual,
     "mappings": FollowMappings,
+    "photographs": Photographs,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
     "summaries": Imitate,
     "summaries-dpo": PreferDirectly,
     "summaries-ppo": Reinforce,
     "summaries-reward": Prefer,
+    "tokens": Tokenize,
 }
 KEYS = ("description", "family", "task", "data", "dtype", "model", "training")
 DTYPES = {"float16": torch.float16, "float32": torch.float32}

@@ -20,13 +20,16 @@ FAMILIES = {
     "autoencoder": ("ditbook.models.autoencoder", "Autoencoder"),
     "bert": ("ditbook.models.bert", "BERT"),
     "clip": ("ditbook.models.clip", "CLIP"),
+    "dalle": ("ditbook.models.dalle", "DALLE"),
     "dit": ("ditbook.models.dit", "DiT"),
+    "dvae": ("ditbook.models.dvae", "DVAE"),
     "gpt": ("ditbook.models.gpt", "GPT"),
     "gpt-scorer": ("ditbook.models.gpt", "GPTScorer"),
     "scene-reader": ("ditbook.judges.scene_reader", "SceneReader"),
     "seq2seq": ("ditbook.models.seq2seq", "Seq2Seq"),
     "transformer": ("ditbook.models.transformer", "Transformer"),
     "unet": ("ditbook.models.unet", "UNet"),
+    "upsampler": ("ditbook.models.unet", "Upsampler"),
 }
 SUFFIX = ".safetensors"
 
