@@ -18,14 +18,17 @@ from ditbook.weights import checkpoint
 FAMILIES = {
     "actor-critic": ("ditbook.models.gpt", "ActorCritic"),
     "autoencoder": ("ditbook.models.autoencoder", "Autoencoder"),
+    "autoregressive-prior": ("ditbook.models.prior", "AutoregressivePrior"),
     "bert": ("ditbook.models.bert", "BERT"),
     "clip": ("ditbook.models.clip", "CLIP"),
+    "diffusion-prior": ("ditbook.models.prior", "DiffusionPrior"),
     "dit": ("ditbook.models.dit", "DiT"),
     "gpt": ("ditbook.models.gpt", "GPT"),
     "gpt-scorer": ("ditbook.models.gpt", "GPTScorer"),
     "scene-reader": ("ditbook.judges.scene_reader", "SceneReader"),
     "seq2seq": ("ditbook.models.seq2seq", "Seq2Seq"),
     "transformer": ("ditbook.models.transformer", "Transformer"),
+    "unclip-decoder": ("ditbook.models.unclip", "UnCLIPDecoder"),
     "unet": ("ditbook.models.unet", "UNet"),
 }
 SUFFIX = ".safetensors"
