@@ -21,11 +21,13 @@ from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.continuation import ContinueManual
 from ditbook.training.tasks.digits import Digits
+from ditbook.training.tasks.emoji import MatchEmoji, ReconstructEmoji
 from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.masked_words import MaskedWords
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
+from ditbook.training.tasks.unclip import DecodeVectors, GuessVectors, WriteVectors
 from ditbook.weights import checkpoint
 
 TASKS: dict[str, type[Task]] = {
@@ -33,6 +35,8 @@ TASKS: dict[str, type[Task]] = {
     "captions": Captions,
     "clip": MatchCaptions,
     "digits": Digits,
+    "emoji-autoencoder": ReconstructEmoji,
+    "emoji-clip": MatchEmoji,
     "masked-words": MaskedWords,
     "continuation": ContinueManual,
     "mappings": FollowMappings,
@@ -42,6 +46,9 @@ TASKS: dict[str, type[Task]] = {
     "summaries-dpo": PreferDirectly,
     "summaries-ppo": Reinforce,
     "summaries-reward": Prefer,
+    "unclip-decoder": DecodeVectors,
+    "unclip-diffusion-prior": GuessVectors,
+    "unclip-autoregressive-prior": WriteVectors,
 }
 KEYS = ("description", "family", "task", "data", "dtype", "model", "training")
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
