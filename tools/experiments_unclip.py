@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditbook import data, weights
+from ditbook import weights
 from ditbook.data import captions, shapes
 from ditbook.data.scene import COLOURS, RELATIONS, SHAPES, SIZES, Layout, Place, Scene, Thing, holds, shows
 from ditbook.layers.directions import unscaled
@@ -164,7 +164,7 @@ def probe() -> None:
 
 
 def targets(layouts: list[Layout]) -> Tensor:
-    """Colors (8), shapes (8) and pairs (64) that are there, and which relation the thing of the first pair has, (N, 81).
+    """Colors (8), shapes (8) and pairs (64) that are there, and the relation of the first, (N, 81).
 
     Things are ordered by the number of their class, so the relation is that of the one with the lower number.
     """
