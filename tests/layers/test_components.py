@@ -14,10 +14,10 @@ def vectors():
 
 
 @pytest.mark.equation(
-    "14.10", of="ditbook.layers.components.QuantizedComponents.encode", against="scikit-learn's PCA, cut by NumPy"
+    "14.8", of="ditbook.layers.components.QuantizedComponents.encode", against="scikit-learn's PCA, cut by NumPy"
 )
 @pytest.mark.equation(
-    "14.11", of="ditbook.layers.components.QuantizedComponents.decode", against="scikit-learn's inverse transform"
+    "14.9", of="ditbook.layers.components.QuantizedComponents.decode", against="scikit-learn's inverse transform"
 )
 def test_codes_are_those_of_scikit_learn():
     x = vectors()

@@ -21,7 +21,7 @@ def test_scaled_vectors_are_as_large_as_noise():
     assert math.sqrt(295) == pytest.approx(17.2, abs=0.05)
 
 
-@pytest.mark.equation("14.4", of="ditbook.layers.directions.slerp", against="a rotation in the plane of both")
+@pytest.mark.equation("14.11", of="ditbook.layers.directions.slerp", against="a rotation in the plane of both")
 def test_slerp_rotates_in_the_plane_of_both():
     first, last = units(4, 8), units(4, 8, seed=1)
     across = F.normalize(last - (last * first).sum(-1, keepdim=True) * first, dim=-1)  # at a right angle to first
@@ -36,7 +36,7 @@ def test_slerp_rotates_in_the_plane_of_both():
     torch.testing.assert_close(path.norm(dim=-1), torch.ones(3, 4, dtype=torch.float64))
 
 
-@pytest.mark.equation("14.5", of="ditbook.layers.directions.turned", against="the angles of three plane vectors")
+@pytest.mark.equation("14.12", of="ditbook.layers.directions.turned", against="the angles of three plane vectors")
 def test_turning_by_a_difference_of_captions():
     def plane(degrees):
         angle = math.radians(degrees)
@@ -48,7 +48,7 @@ def test_turning_by_a_difference_of_captions():
     assert turned(plane(20), plane(0), plane(60), 0.5).norm().item() == pytest.approx(1)
 
 
-@pytest.mark.equation("14.9", of="ditbook.layers.directions.closest", against="one caption after another")
+@pytest.mark.equation("14.7", of="ditbook.layers.directions.closest", against="one caption after another")
 def test_the_closest_candidate():
     candidates, text = units(3, 6, 8), units(6, 8, seed=2)
     found = closest(candidates, text)

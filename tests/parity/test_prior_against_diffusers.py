@@ -71,7 +71,7 @@ def prior_of_diffusers(ours):
     return shared(theirs, tensors, None)
 
 
-@pytest.mark.equation("14.8", of="ditbook.models.prior.DiffusionPrior", against="diffusers' prior, gradients too")
+@pytest.mark.equation("14.6", of="ditbook.models.prior.DiffusionPrior", against="diffusers' prior, gradients too")
 def test_the_diffusion_prior_and_its_gradients():
     ours, (tokens, text) = randomised(DiffusionPrior(DiffusionPriorConfig(**SIZES))), captions()
     theirs = prior_of_diffusers(ours)
@@ -132,7 +132,7 @@ AR = AutoregressivePriorConfig(**SIZES | {"width": 24}, components=5, values=9, 
 
 
 @pytest.mark.equation(
-    "14.12", of="ditbook.models.prior.AutoregressivePrior", against="transformers' GPT-2, gradients too"
+    "14.10", of="ditbook.models.prior.AutoregressivePrior", against="transformers' GPT-2, gradients too"
 )
 def test_the_autoregressive_prior_and_its_gradients():
     ours, (tokens, text) = randomised(AutoregressivePrior(AR)), captions()

@@ -56,7 +56,7 @@ def test_the_decoder_is_trained_on_latents_and_vectors_of_the_same_images():
 
 
 @pytest.mark.equation(
-    "14.7", of="ditbook.training.tasks.unclip.prior_loss", against="the error of the clean vector, written out"
+    "14.5", of="ditbook.training.tasks.unclip.prior_loss", against="the error of the clean vector, written out"
 )
 def test_the_prior_predicts_the_clean_vector():
     task = GuessVectors(clip="clip-shapes", layouts=60)

@@ -50,9 +50,9 @@ class QuantizedComponents(nn.Module):
         """The nearest value of each component: (N, J) → (N, K), from 0 to V − 1."""
         projected = (vectors - self.mean) @ self.basis  # (N, K)
         place = (projected - self.low) / (self.high - self.low) * self.values
-        return place.floor().clamp(0, self.values - 1).long()  # (14.10)
+        return place.floor().clamp(0, self.values - 1).long()  # (14.8)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors with the middle of each value's interval: (N, K) → (N, J)."""
         projected = self.low + (codes + 0.5) / self.values * (self.high - self.low)
-        return self.mean + projected @ self.basis.T  # (14.11)
+        return self.mean + projected @ self.basis.T  # (14.9)

@@ -38,7 +38,7 @@ def slerp(first: Tensor, last: Tensor, weight: float | Tensor) -> Tensor:
     Source: Shoemake 1985, "Animating Rotation with Quaternion Curves", section 3.3.
     """
     angle = (first * last).sum(dim=-1, keepdim=True).clamp(-1, 1).acos()  # (..., 1)
-    return (((1 - weight) * angle).sin() * first + (weight * angle).sin() * last) / angle.sin()  # (14.4)
+    return (((1 - weight) * angle).sin() * first + (weight * angle).sin() * last) / angle.sin()  # (14.11)
 
 
 def turned(image: Tensor, before: Tensor, after: Tensor, weight: float | Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def turned(image: Tensor, before: Tensor, after: Tensor, weight: float | Tensor)
 
     Source: Ramesh et al. 2022, section 3.3.
     """
-    return slerp(image, unscaled(after - before), weight)  # (14.5)
+    return slerp(image, unscaled(after - before), weight)  # (14.12)
 
 
 def closest(candidates: Tensor, text: Tensor) -> Tensor:
@@ -70,5 +70,5 @@ def closest(candidates: Tensor, text: Tensor) -> Tensor:
 
     Source: Ramesh et al. 2022, section 2.2, with n = 2.
     """
-    best = (candidates * text).sum(dim=-1).argmax(dim=0)  # (B,)  # (14.9)
+    best = (candidates * text).sum(dim=-1).argmax(dim=0)  # (B,)  # (14.7)
     return candidates[best, torch.arange(len(text), device=text.device)]

@@ -135,7 +135,7 @@ class DiffusionPrior(nn.Module):
         check_per_image(t, len(x), "timesteps")
         tokens = padded(tokens, self.config.context)
         rest = [self.time(t), self.image(x), self.query.expand(len(x), -1)]
-        h = torch.cat([self.caption(tokens, scaled(text)), torch.stack(rest, dim=1)], dim=1)  # (B, T + 4, D)  # (14.8)
+        h = torch.cat([self.caption(tokens, scaled(text)), torch.stack(rest, dim=1)], dim=1)  # (B, T + 4, D)  # (14.6)
         h, mask = h + self.positions, caption_mask(tokens, after=4)
         for layer in self.layers:
             h = layer(h, mask)
@@ -195,7 +195,7 @@ class AutoregressivePrior(Autoregressive):
         h = torch.cat([h, self.embed_codes(codes, 0)], dim=1)  # (B, T + 1 + k, D)
         for layer in self.layers:
             h = layer(h, mask)
-        return self.out(self.norm(h[:, tokens.shape[1] + 1 :]))  # (14.12)
+        return self.out(self.norm(h[:, tokens.shape[1] + 1 :]))  # (14.10)
 
     def prefix(self, tokens: Tensor, text: Tensor) -> Tensor:
         """Caption, as long as the context, and its vector with their positions, (B, T + 1, D)."""

@@ -165,7 +165,7 @@ def prior_loss(model: DiffusionPrior, batch: Batch, generator: torch.Generator, 
     """Mean squared error of the predicted clean vector, scaled; the schedule is the cosine."""
     process = pipeline.process(model, "x_start", "cosine")
     x, tokens, text = scaled(batch["image"]), batch["tokens"], batch["text"]
-    return denoising_loss(model, process, x, generator, dropout=dropout, tokens=tokens, text=text)  # (14.7)
+    return denoising_loss(model, process, x, generator, dropout=dropout, tokens=tokens, text=text)  # (14.5)
 
 
 @torch.no_grad()
