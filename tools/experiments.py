@@ -1,4 +1,4 @@
-"""Measure what chapters 4, 5, 6, 11, 12, 14, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
+"""Measure what chapters 4, 5, 6, 11, 12, 13, 14, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
 
 Each measurement is added to src/ditbook/results/NAME.json as soon as it is taken, and what is there already is not
 taken again. A training that was stopped goes on from its checkpoint in runs/experiments. A GPU is used if there is one.
@@ -191,6 +191,8 @@ def store(experiment: str, row: dict[str, Any]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     import experiments_bound  # these import this module
+    import experiments_cascade
+    import experiments_editing
     import experiments_gpt
     import experiments_rlhf
     import experiments_sampling
@@ -204,6 +206,8 @@ if __name__ == "__main__":
         "bound": experiments_bound.measure,
         "gpt-scaling": experiments_gpt.scaling,
         "gpt-mappings": experiments_gpt.learning,
+        **experiments_cascade.EXPERIMENTS,
+        **experiments_editing.EXPERIMENTS,
         **experiments_rlhf.EXPERIMENTS,
         **experiments_sampling.EXPERIMENTS,
         **experiments_unclip.EXPERIMENTS,

@@ -28,7 +28,8 @@ from ditbook.models.unet import UNet
 
 DIGITS = tuple("0123456789")
 SHAPES = tuple(" ".join(pair) for pair in shapes.PAIRS)
-LABELS = {"digits": DIGITS, "scenes": SHAPES}  # names of the classes, by the task that a recipe names
+# names of the classes, by the task that a recipe names
+LABELS: dict[str, tuple[str, ...]] = {"digits": DIGITS, "faces": (), "photographs": (), "scenes": SHAPES}
 SCHEDULES = {"linear": schedules.linear, "scaled_linear": schedules.scaled_linear, "cosine": schedules.cosine}
 STRAIGHT = "straight"  # in place of a schedule: the straight paths of a flow
 

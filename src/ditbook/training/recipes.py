@@ -22,8 +22,10 @@ from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.continuation import ContinueManual
 from ditbook.training.tasks.digits import Digits
 from ditbook.training.tasks.emoji import MatchEmoji, ReconstructEmoji
+from ditbook.training.tasks.faces import Faces, UpsampleFaces
 from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.masked_words import MaskedWords
+from ditbook.training.tasks.photographs import Photographs
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
@@ -37,9 +39,12 @@ TASKS: dict[str, type[Task]] = {
     "digits": Digits,
     "emoji-autoencoder": ReconstructEmoji,
     "emoji-clip": MatchEmoji,
+    "faces": Faces,
+    "faces-upsampling": UpsampleFaces,
     "masked-words": MaskedWords,
     "continuation": ContinueManual,
     "mappings": FollowMappings,
+    "photographs": Photographs,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
     "summaries": Imitate,

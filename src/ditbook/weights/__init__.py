@@ -30,6 +30,7 @@ FAMILIES = {
     "transformer": ("ditbook.models.transformer", "Transformer"),
     "unclip-decoder": ("ditbook.models.unclip", "UnCLIPDecoder"),
     "unet": ("ditbook.models.unet", "UNet"),
+    "upsampler": ("ditbook.models.unet", "Upsampler"),
 }
 SUFFIX = ".safetensors"
 
