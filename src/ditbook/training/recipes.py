@@ -30,6 +30,7 @@ from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
 from ditbook.training.tasks.unclip import DecodeVectors, GuessVectors, WriteVectors
+from ditbook.training.tasks.upsampling import UpsampleScenes
 from ditbook.weights import checkpoint
 
 TASKS: dict[str, type[Task]] = {
@@ -47,6 +48,7 @@ TASKS: dict[str, type[Task]] = {
     "photographs": Photographs,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
+    "scenes-upsampling": UpsampleScenes,
     "summaries": Imitate,
     "summaries-dpo": PreferDirectly,
     "summaries-ppo": Reinforce,
