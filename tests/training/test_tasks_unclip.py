@@ -6,16 +6,19 @@ import torch.nn.functional as F
 
 from ditbook import data, pipeline, weights
 from ditbook.data import captions, emoji, shapes
+from ditbook.data.drawing import render
 from ditbook.data.tokenizer import BOS, EOS, PAD
 from ditbook.diffusion.flow import flow_loss
 from ditbook.layers.directions import scaled
 from ditbook.models.prior import AutoregressivePrior, AutoregressivePriorConfig, DiffusionPrior, DiffusionPriorConfig
 from ditbook.models.unclip import UnCLIPDecoder, UnCLIPDecoderConfig
+from ditbook.models.unet import Upsampler, UpsamplerConfig
 from ditbook.training.loop import Context
 from ditbook.training.tasks import emoji as emoji_task
 from ditbook.training.tasks import unclip
 from ditbook.training.tasks.emoji import MatchEmoji, ReconstructEmoji
 from ditbook.training.tasks.unclip import DecodeVectors, GuessVectors, WriteVectors
+from ditbook.training.tasks.upsampling import UpsampleScenes
 
 SIZES = {"joint": 64, "vocabulary": 29, "context": 14, "width": 24, "depth": 1, "heads": 2}
 SHAPES = DecodeVectors(clip="clip-shapes", latents_of="autoencoder-shapes", layouts=60)
@@ -172,3 +175,21 @@ def test_the_emoji_autoencoder_is_measured_on_pairs_held_out():
     assert found["mean absolute error on held-out drawings"] == pytest.approx(error.abs().mean().item(), abs=1e-3)
     assert found["peak signal-to-noise ratio in dB"] > 18
     assert found["scale"] == pytest.approx(model.config.scale, abs=2e-3)
+
+
+def test_the_upsampler_of_scenes_is_trained_on_large_scenes_and_their_small_versions():
+    task = UpsampleScenes(layouts=40, levels=300, predicts="x_start")
+    batch, seen = task.data(), []
+    assert batch["image"].shape[1:] == (64, 64, 3)
+    assert torch.equal(batch["image"], torch.from_numpy(render(unclip.sample_layouts(40), 64)))
+    config = UpsamplerConfig(size=64, channels=3, patch=8, low=32, width=16, multipliers=(1,))
+    model = Upsampler(config)
+    forward = model.forward
+    model.forward = lambda x, t, low, level: seen.append((low, level)) or forward(x, t, low, level)
+    loss = task.loss(model, {"image": batch["image"][:6]}, context())
+    assert loss.requires_grad
+    (low, level), small = seen[0], F.avg_pool2d(data.to_float(batch["image"][:6]), 2)
+    assert level.max() < 300
+    process = pipeline.process(model, "x_start", "cosine")
+    error = (low - process.alpha_bar[level].sqrt().float().view(-1, 1, 1, 1) * small).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(error, (1 - process.alpha_bar[level]).float(), rtol=0.1, atol=0)
