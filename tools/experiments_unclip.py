@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditbook import weights
+from ditbook import pipeline, weights
 from ditbook.data import captions, shapes
 from ditbook.data.scene import COLOURS, RELATIONS, SHAPES, SIZES, Layout, Place, Scene, Thing, holds, shows
 from ditbook.layers.directions import unscaled
@@ -106,11 +106,17 @@ def vectors_from(source: str, batch: dict[str, Tensor], generator: torch.Generat
     return unscaled(text + known["image"].mean(dim=0) - known["text"].mean(dim=0))
 
 
+def decoded(vectors: Tensor, generator: torch.Generator) -> Tensor:
+    """Images of vectors (N, J) by the shipped decoder: (N, 3, 32, 32)."""
+    model, coder = weights.load("unclip-shapes"), weights.load("autoencoder-shapes")
+    process = pipeline.process(model, None, weights.metadata("unclip-shapes")["schedule"])
+    return unclip.decode(model, process, coder, vectors, generator, guidance=GUIDANCE)
+
+
 def sources() -> None:
     """What is kept of scenes of two things whose images are decoded from vectors of each source."""
     layouts = pairs_of_things()
-    decoder, coder, judge = (weights.load(name) for name in ("unclip-shapes", "autoencoder-shapes", "clip-shapes"))
-    batch = unclip.embedded(layouts, judge)
+    coder, batch = weights.load("autoencoder-shapes"), unclip.embedded(layouts, weights.load("clip-shapes"))
     x = shapes.tensors(layouts)
     for seed in SEEDS:
         for source in SOURCES:
@@ -123,7 +129,7 @@ def sources() -> None:
                     images, cosine = coder.decode(coder.encode(x)[0]).clamp(-1, 1), 1.0
             else:
                 vectors = vectors_from(source, batch, generator)
-                images = unclip.decode(decoder, coder, vectors, generator, guidance=GUIDANCE)
+                images = decoded(vectors, generator)
                 cosine = (vectors * batch["image"]).sum(dim=1).mean().item()
             row = key | {"similarity": round(cosine, 4)} | counted(images, layouts)
             experiments.store("unclip-sources", row | experiments.machine())
@@ -247,8 +253,7 @@ def texts_and_vectors(texts: list[str], model: Any) -> dict[str, Tensor]:
 def caption_mixture() -> None:
     """A small prior trained on each mixture of captions, judged with short, rewritten and full prompts."""
     layouts = pairs_of_things()
-    decoder, coder, judge = (weights.load(name) for name in ("unclip-shapes", "autoencoder-shapes", "clip-shapes"))
-    reader, chance = weights.load("scene-reader"), random.Random(0)
+    judge, reader, chance = weights.load("clip-shapes"), weights.load("scene-reader"), random.Random(0)
     asked = [short(it.scene, chance) for it in layouts]
     texts = {"short": asked, "rewritten": [rewritten(it, chance) for it in asked]}
     texts["full"] = [captions.english(it.scene) for it in layouts]
@@ -261,7 +266,7 @@ def caption_mixture() -> None:
             for kind in PROMPTS:
                 generator, batch = torch.Generator().manual_seed(seed), texts_and_vectors(texts[kind], judge)
                 vectors = unclip.generate_vectors(prior, batch["tokens"], batch["text"], generator, candidates=1)
-                images = unclip.decode(decoder, coder, vectors, generator, guidance=GUIDANCE)
+                images = decoded(vectors, generator)
                 row = key | {"prompts": kind, "scenes": len(layouts)}
                 if kind == "full":
                     row |= counted(images, layouts)

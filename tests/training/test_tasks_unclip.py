@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ditbook import data, pipeline, weights
 from ditbook.data import captions, emoji, shapes
@@ -13,6 +14,7 @@ from ditbook.layers.directions import scaled
 from ditbook.models.prior import AutoregressivePrior, AutoregressivePriorConfig, DiffusionPrior, DiffusionPriorConfig
 from ditbook.models.unclip import UnCLIPDecoder, UnCLIPDecoderConfig
 from ditbook.models.unet import Upsampler, UpsamplerConfig
+from ditbook.training import recipes
 from ditbook.training.loop import Context
 from ditbook.training.tasks import emoji as emoji_task
 from ditbook.training.tasks import unclip
@@ -56,6 +58,29 @@ def test_the_decoder_is_trained_on_latents_and_vectors_of_the_same_images():
     process = pipeline.process(model, None, "straight")
     wanted = flow_loss(model, process, latents, generator, dropout=0.1, embedding=batch["embedding"])
     torch.testing.assert_close(found, wanted)
+
+
+def test_a_decoder_starts_as_the_dit_without_a_class():
+    task, dit = recipes.load("unclip-shapes").task, weights.load("dit-shapes-latent")
+    model = weights.build("unclip-decoder", recipes.load("unclip-shapes").table["model"])
+    nn.init.zeros_(model.extra.weight)
+    task.start(model)
+    x, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([10, 900])
+    with torch.no_grad():
+        for block in model.blocks:  # the vector's tokens may not be attended to
+            block.attn.forward = alone(block.attn, model.config.extra)
+        found = model(x, t, torch.randn(2, 64))
+        torch.testing.assert_close(found, dit(x, t, torch.full((2,), 64)), rtol=1e-3, atol=1e-4)
+
+
+def alone(attention, extra):
+    """The attention of the image's tokens to one another."""
+    forward = attention.forward
+
+    def attend(x):
+        return torch.cat([torch.zeros_like(x[:, :extra]), forward(x[:, extra:])], dim=1)
+
+    return attend
 
 
 @pytest.mark.equation(
@@ -134,9 +159,10 @@ def test_the_similarity_asked_for_is_in_the_upper_half():
 
 def test_a_generator_gives_the_same_images_and_another_one_others():
     model, vectors = randomised(UnCLIPDecoder(UnCLIPDecoderConfig(width=24, depth=1, heads=2))), torch.randn(2, 64)
-    coder = weights.load("autoencoder-shapes")
+    coder, process = weights.load("autoencoder-shapes"), pipeline.process(model, None, "straight")
     one, same, other = (
-        unclip.decode(model, coder, vectors, torch.Generator().manual_seed(seed), steps=3) for seed in (0, 0, 1)
+        unclip.decode(model, process, coder, vectors, torch.Generator().manual_seed(seed), steps=3)
+        for seed in (0, 0, 1)
     )
     assert one.shape == (2, 3, 32, 32)
     assert one.abs().max() <= 1

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ditbook import data, generation, pipeline, rng, weights
 from ditbook.data import captions, shapes
@@ -17,9 +17,11 @@ from ditbook.data.scene import Layout
 from ditbook.diffusion import samplers
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
 from ditbook.diffusion.losses import denoising_loss
+from ditbook.diffusion.process import Process
 from ditbook.layers.directions import closest, scaled, unscaled
 from ditbook.models.autoencoder import Autoencoder
 from ditbook.models.clip import CLIP
+from ditbook.models.dit import DiT
 from ditbook.models.prior import AutoregressivePrior, DiffusionPrior
 from ditbook.models.unclip import UnCLIPDecoder
 from ditbook.training.loop import Batch, Context
@@ -31,16 +33,29 @@ PART = 500  # images that are encoded at once
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeVectors(Task[UnCLIPDecoder]):
-    """Denoise latents of images, given CLIP's vectors of the images. Straight paths."""
+    """Denoise latents of images, given CLIP's vectors of the images."""
 
     clip: str  # weights of a CLIP
     latents_of: str  # weights of an autoencoder
     layouts: int | None = None  # of the shapes world; without it the images are the emoji
+    schedule: str = pipeline.STRAIGHT
+    starts_from: str | None = None  # weights of a DiT on the same latents, with the same blocks
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
         """The autoencoder whose latents are modeled."""
         return weights.load(self.latents_of)
+
+    @torch.no_grad()
+    def start(self, model: UnCLIPDecoder) -> None:
+        """Take over what a DiT has learned without a class; what is made of the vector starts at zero."""
+        if self.starts_from is None:
+            return
+        dit: DiT = weights.load(self.starts_from)
+        model.load_state_dict(dit.state_dict(), strict=False)
+        null = dit.label_embed.table.weight[dit.label_embed.null]
+        nn.init.zeros_(model.vector.weight)
+        model.vector.bias.copy_(null)
 
     @torch.no_grad()
     def data(self) -> Batch:
@@ -52,9 +67,9 @@ class DecodeVectors(Task[UnCLIPDecoder]):
         return {"embedding": torch.cat([model.encode_image(part) for part in parts]), "mean": mean, "std": std}
 
     def loss(self, model: UnCLIPDecoder, batch: Batch, context: Context) -> Tensor:
-        """The loss of a flow on latents that are sampled anew in each step."""
+        """The denoising loss of latents that are sampled anew in each step."""
         x = self.autoencoder.scaled_latents(batch["mean"], batch["std"], context.generator)
-        process, dropout = pipeline.process(model, None, pipeline.STRAIGHT), model.config.dropout
+        process, dropout = pipeline.process(model, None, self.schedule), model.config.dropout
         return denoising_loss(model, process, x, context.generator, dropout=dropout, embedding=batch["embedding"])
 
     @torch.no_grad()
@@ -67,7 +82,8 @@ class DecodeVectors(Task[UnCLIPDecoder]):
         image = emoji.drawings("pairs")["image"] if self.layouts is None else rendered(held_out)
         x, judge = data.to_float(image), weights.load(self.clip)
         vectors = judge.encode_image(x)
-        decoded = decode(model, self.autoencoder, vectors, torch.Generator().manual_seed(2), guidance=1.5)
+        process = pipeline.process(model, None, self.schedule)
+        decoded = decode(model, process, self.autoencoder, vectors, torch.Generator().manual_seed(2))
         similarity = judge.encode_image(decoded) @ vectors.T
         metric = {f"similarity to {len(x)} held-out images": round(similarity.diagonal().mean().item(), 4)}
         if self.layouts is None:
@@ -219,6 +235,7 @@ def write_vectors(model: AutoregressivePrior, tokens: Tensor, text: Tensor, gene
 @torch.no_grad()
 def decode(
     model: UnCLIPDecoder,
+    diffusion: Process,
     autoencoder: Autoencoder,
     vectors: Tensor,
     generator: torch.Generator,
@@ -226,12 +243,12 @@ def decode(
     guidance: float = 1.5,
     steps: int = 25,
 ) -> Tensor:
-    """Images in [−1, 1] from unit vectors: (N, J) → (N, 3, 32, 32). Another generator gives other images."""
+    """Images in [−1, 1] from unit vectors: (N, J) → (N, 3, 32, 32), by DDIM. Another generator gives other images."""
     config = model.config
     noise = rng.randn((len(vectors), config.channels, config.size, config.size), generator, like=vectors)
-    process = pipeline.process(model, None, pipeline.STRAIGHT).respace(steps)
     guided = model if guidance == 1 else ClassifierFreeGuidance(model, guidance)
-    return autoencoder.from_latents(samplers.sample(guided, noise, process, embedding=vectors)).clamp(-1, 1)
+    x = samplers.sample(guided, noise, diffusion.respace(steps), embedding=vectors)
+    return autoencoder.from_latents(x).clamp(-1, 1)
 
 
 def things(seen: list) -> list:
