@@ -45,7 +45,7 @@ def pairs_of_things(count: int = COUNT) -> list[Layout]:
 
 
 @cache
-def training_set(count: int = 30_000) -> tuple[list[Layout], dict[str, Tensor]]:
+def training_set(count: int = 15_000) -> tuple[list[Layout], dict[str, Tensor]]:
     """Layouts as in the recipes, with tokens and vectors."""
     layouts = unclip.sample_layouts(count)
     return layouts, unclip.embedded(layouts, weights.load("clip-shapes"))
