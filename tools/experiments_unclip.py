@@ -37,7 +37,7 @@ Seen = list[tuple[Thing, Place]]
 def pairs_of_things(count: int = COUNT) -> list[Layout]:
     """Held-out layouts of two things that share neither color nor shape nor class."""
     found = []
-    for layout in unclip.sample_layouts(30_000, seed=1, held_out=True):
+    for layout in unclip.sample_layouts(20_000, seed=1, held_out=True):
         things = layout.scene.things
         if len(things) == 2 and things[0].colour != things[1].colour and things[0].shape != things[1].shape:
             found.append(layout)
@@ -139,7 +139,7 @@ def probe() -> None:
     """What a small network can read from CLIP's vectors of images: colors, shapes, pairs, relations, places."""
     layouts, batch = training_set()
     two = [k for k, it in enumerate(layouts) if len(it.places) == 2]
-    held_out = [it for it in unclip.sample_layouts(30_000, seed=1, held_out=True) if len(it.places) == 2]
+    held_out = [it for it in unclip.sample_layouts(20_000, seed=1, held_out=True) if len(it.places) == 2]
     x, y = batch["image"][two], targets([layouts[k] for k in two])
     model = weights.load("clip-shapes")
     with torch.no_grad():

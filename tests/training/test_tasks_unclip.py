@@ -43,6 +43,7 @@ def test_layouts_for_training_and_those_held_out_are_one_or_two_things_of_seen_p
     assert not any(map(shapes.held_out, train))
     assert all(map(shapes.held_out, held_out))
     assert sorted({len(it.places) for it in train}) == [1, 2]
+    assert {place for it in train for place in it.places} == set(unclip.PLACES)
     assert {(thing.colour, thing.shape) for it in train for thing in it.scene.things} <= set(shapes.SEEN_PAIRS)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ditbook import data, generation, pipeline, rng, weights
 from ditbook.data import captions, shapes
 from ditbook.data.drawing import render
-from ditbook.data.scene import Layout
+from ditbook.data.scene import RELATIONS, SIZES, Layout, Scene, Thing, holds
 from ditbook.diffusion import samplers
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
 from ditbook.diffusion.losses import denoising_loss
@@ -29,6 +29,15 @@ from ditbook.training.tasks import Task, emoji
 from ditbook.training.tasks.clip import prompts
 
 PART = 500  # images that are encoded at once
+# Eight places, those of a grid of 3×3 without its middle, so that a small decoder learns in minutes.
+PLACES = tuple((x, y) for y in (8, 16, 24) for x in (8, 16, 24) if (x, y) != (16, 16))
+# Where two things may stand: farther apart along one axis than along the other, and far enough for two large ones.
+BESIDE = tuple(
+    (one, other)
+    for one in PLACES
+    for other in PLACES
+    if sorted((abs(one[0] - other[0]), abs(one[1] - other[1]))) in ([0, 16], [8, 16])
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +161,19 @@ class WriteVectors(_FromCaptions, Task[AutoregressivePrior]):
 
 
 def sample_layouts(count: int, seed: int = 0, held_out: bool = False) -> list[Layout]:
-    """Layouts of one or two things of seen pairs; of `count` those that are for training, or those held out."""
+    """Layouts of one or two things of seen pairs at `PLACES`; of `count` those that are for training, or held out."""
     generator = torch.Generator().manual_seed(seed)
-    layouts = [it for n in (1, 2) for it in shapes.sample(count // 2, generator, things=n, pairs=shapes.SEEN_PAIRS)]
-    order = torch.randperm(len(layouts), generator=generator).tolist()
-    return [layouts[k] for k in order if shapes.held_out(layouts[k]) == held_out]
+    kinds = [Thing(size, *pair) for size in SIZES for pair in shapes.SEEN_PAIRS]
+    first, second = torch.randint(len(kinds), (2, count), generator=generator).tolist()
+    where = torch.randint(len(BESIDE), (count,), generator=generator).tolist()
+    layouts = []
+    for n, (one, other) in enumerate(BESIDE[k] for k in where):
+        if n % 2:
+            layouts.append(Layout(Scene((kinds[first[n]],)), (one,)))
+        else:
+            between = next(word for word in RELATIONS if holds(word, one, other))
+            layouts.append(Layout(Scene((kinds[first[n]], kinds[second[n]]), (between,)), (one, other)))
+    return [layout for layout in layouts if shapes.held_out(layout) == held_out]
 
 
 def rendered(layouts: list[Layout]) -> Tensor:
