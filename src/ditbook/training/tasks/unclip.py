@@ -258,7 +258,7 @@ def decode(
     generator: torch.Generator,
     *,
     guidance: float = 1.5,
-    steps: int = 25,
+    steps: int = 20,
 ) -> Tensor:
     """Images in [−1, 1] from unit vectors: (N, J) → (N, 3, 32, 32), by DDIM. Another generator gives other images."""
     config = model.config
