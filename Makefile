@@ -11,6 +11,7 @@ unexport PYTHONPATH
 
 book: $(ENVIRONMENT) browser
 	$(BIN)/python tools/verification.py
+	$(BIN)/python tools/glance.py
 	$(BIN)/python tools/build_book.py
 	$(BIN)/python tools/print_book.py
 

@@ -44,12 +44,15 @@ def test_an_unknown_experiment_is_refused():
 def test_names_are_the_experiments():
     chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
     chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo", "rlhf-uses")
+    chapter_9 = ("agreement", "codebooks", "reranking", "words")
     chapter_12 = ("guidance", "paths", "samplers")
-    others = ("ablation", "bound", "pixel-noise", "random-start", "scaling")
-    assert results.names() == sorted([*chapter_4, *chapter_5, *chapter_6, *chapter_12, *others])
+    chapter_13 = ("augmentation", "cascade", "denoising", "edits", "inpainting", "inpainting-gaussian", "outpainting")
+    others = ("ablation", "bound", "open-start", "pixel-noise", "random-start", "scaling")
+    language = (*chapter_4, *chapter_5, *chapter_6)
+    assert results.names() == sorted([*language, *chapter_9, *chapter_12, *chapter_13, *others])
 
 
-@pytest.mark.parametrize("experiment", ["ablation", "random-start", "scaling"])
+@pytest.mark.parametrize("experiment", ["ablation", "open-start", "random-start", "scaling"])
 def test_rows_are_of_the_models_they_name(experiment):
     for row in results.load(experiment):
         name, digits = f"tiny-{row['size']}/{row['patch']}", {"size": 8, "channels": 1, "num_classes": 10}
@@ -63,8 +66,9 @@ def test_the_ablation_is_complete():
     assert sorted(found) == sorted((b, seed, steps) for b in BLOCKS for seed in range(3) for steps in (500, 1000, 2000))
 
 
-def test_the_random_start_is_that_of_adaln_zero_and_complete():
-    found = [(row["block"], row["seed"], row["steps"]) for row in results.load("random-start")]
+@pytest.mark.parametrize("experiment", ["open-start", "random-start"])
+def test_the_other_starts_are_those_of_adaln_zero_and_complete(experiment):
+    found = [(row["block"], row["seed"], row["steps"]) for row in results.load(experiment)]
     assert sorted(found) == [("adaLN-Zero", seed, steps) for seed in range(3) for steps in (500, 1000, 2000)]
 
 

@@ -14,14 +14,15 @@ MAPS = (
     (
         {
             "03 Transformer": (20, 90, True), "07 ViT": (220, 30, True), "08 CLIP": (420, 90, True),
-            "09 DALL·E": (610, 150, False),
+            "09 DALL·E": (610, 150, True), "05 GPT": (420, 170, True),
         },
-        [("03 Transformer", "07 ViT"), ("03 Transformer", "08 CLIP"), ("07 ViT", "08 CLIP"), ("08 CLIP", "09 DALL·E")],
+        [("03 Transformer", "07 ViT"), ("03 Transformer", "08 CLIP"), ("07 ViT", "08 CLIP"), ("08 CLIP", "09 DALL·E"),
+         ("05 GPT", "09 DALL·E")],
     ),
     (
         {
             "10 DDPM": (20, 90, True), "11 ELBO": (220, 20, True), "12 Samplers": (220, 90, True),
-            "15 Latents": (220, 160, True), "13 Editing": (420, 90, False), "14 unCLIP": (610, 90, False),
+            "15 Latents": (220, 160, True), "13 Editing": (420, 90, True), "14 unCLIP": (610, 90, False),
             "08 CLIP": (610, 15, True),
         },
         [("10 DDPM", "11 ELBO"), ("10 DDPM", "12 Samplers"), ("10 DDPM", "15 Latents"), ("12 Samplers", "13 Editing"),

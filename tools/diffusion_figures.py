@@ -124,9 +124,33 @@ def dit_blocks() -> Diagram:
     return d
 
 
+def upsampler() -> Diagram:
+    d = Diagram(
+        760, 250, "Upsampler", "A small picture with noise, enlarged, beside the noisy one; a U-Net adds detail."
+    )
+    d.box(15, 30, 110, 50, "noisy\npicture", "data", 14)
+    d.box(15, 120, 110, 50, "small\npicture", "told", 14)
+    d.box(165, 120, 110, 50, "noise of\nlevel s", "fixed", 14)
+    d.box(315, 120, 110, 50, "enlarge", "fixed", 14)
+    d.box(470, 30, 130, 50, "U-Net", "learned")
+    d.dot(650, 55, "+")
+    d.box(690, 30, 60, 50, "clean\npicture", "data", 12)
+    d.box(165, 195, 110, 40, "levels t, s", "told", 14)
+    d.arrow((125, 55), (470, 55))
+    d.arrow((125, 145), (165, 145))
+    d.arrow((275, 145), (315, 145))
+    d.arrow((370, 120), (370, 68), (470, 68))
+    d.arrow((425, 145), (650, 145), (650, 67))
+    d.arrow((275, 215), (535, 215), (535, 80))
+    d.arrow((600, 55), (638, 55))
+    d.arrow((662, 55), (690, 55))
+    return d
+
+
 FIGURES = {
     "diffusion-chain": diffusion_chain,
     "unet": unet,
+    "upsampler": upsampler,
     "latent-diffusion": latent_diffusion,
     "dit": dit,
     "dit-blocks": dit_blocks,

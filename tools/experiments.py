@@ -1,4 +1,4 @@
-"""Measure what chapters 4, 5, 6, 11, 12, 13, 14, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
+"""Measure what chapters 4, 5, 6, 9, 11, 12, 13, 14, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
 
 Each measurement is added to src/ditbook/results/NAME.json as soon as it is taken, and what is there already is not
 taken again. A training that was stopped goes on from its checkpoint in runs/experiments. A GPU is used if there is one.
@@ -33,6 +33,7 @@ PATCHES = (4, 2, 1)  # of images of 8 × 8: 4, 16 and 64 tokens
 COUNT = 1500  # samples for one distance, as many as there are digits to learn from
 BATCH_SIZE = 128
 TASK = Digits()
+STARTS = ("random-start", "open-start")  # of the gates of adaLN-Zero: random, or one
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Run:
 
 def runs(experiment: str) -> list[Run]:
     """What an experiment consists of."""
-    if experiment in ("ablation", "random-start"):
+    if experiment in ("ablation", *STARTS):
         blocks = tuple(BLOCKS) if experiment == "ablation" else ("adaLN-Zero",)
         return [Run(experiment, "M", 2, block, seed, (500, 1000, 2000)) for seed in range(3) for block in blocks]
     short, long = (250, 500, 1000), (250, 500, 1000, 4000)
@@ -93,9 +94,11 @@ def measure(run: Run) -> None:
     path = RUNS / f"{run.experiment}-{run.size}-{run.patch}-{run.block}-{run.seed}.safetensors"
     torch.manual_seed(run.seed)
     model = DiT(run.config)
-    if run.experiment == "random-start":  # adaLN-Zero without its zeros
-        for block in model.blocks:
+    for block in model.blocks if run.experiment in STARTS else ():  # adaLN-Zero without its zeros
+        if run.experiment == "random-start":
             torch.nn.init.xavier_uniform_(block.modulation.weight)
+        else:
+            block.modulation.bias.data.view(6, -1)[[2, 5]] = 1.0  # both gates
     model.to(DEVICE)
     for steps in run.steps:
         wanted = run.sampling_steps if steps == 1000 else run.sampling_steps[:1]
@@ -192,6 +195,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     import experiments_bound  # these import this module
     import experiments_cascade
+    import experiments_codebooks
+    import experiments_dalle
     import experiments_editing
     import experiments_gpt
     import experiments_rlhf
@@ -204,15 +209,17 @@ if __name__ == "__main__":
         "manual": manual,
         "fine-tuning": fine_tuning,
         "bound": experiments_bound.measure,
+        "codebooks": experiments_codebooks.collapse,
         "gpt-scaling": experiments_gpt.scaling,
         "gpt-mappings": experiments_gpt.learning,
         **experiments_cascade.EXPERIMENTS,
+        **experiments_dalle.EXPERIMENTS,
         **experiments_editing.EXPERIMENTS,
         **experiments_rlhf.EXPERIMENTS,
         **experiments_sampling.EXPERIMENTS,
         **experiments_unclip.EXPERIMENTS,
     }
-    names = ["ablation", "random-start", "scaling", *single]
+    names = ["ablation", *STARTS, "scaling", *single]
     parser.add_argument("experiments", nargs="*", default=names, choices=names)
     RUNS.mkdir(parents=True, exist_ok=True)
     for experiment in parser.parse_args().experiments:

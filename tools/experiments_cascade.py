@@ -15,15 +15,15 @@ from ditbook.training.tasks import faces
 
 SEEDS = (0, 1, 2)
 CONFIG = UpsamplerConfig(size=16, channels=3, patch=2, low=8, width=32, multipliers=(1, 2))
-STEPS = 600
-LEVELS = (1, 500)  # below which the noise on the small image is in training: none, or some
-SHOWN = (0, 50, 100, 200, 300, 400)  # its level at sampling, of the model that knows it
+STEPS = 400
+LEVELS = (1, 300)  # below which the noise on the small image is in training: none, or some
+SHOWN = (0, 50, 100, 200, 299)  # its level at sampling, of the model that knows it
 ERRORS = (0.0, 0.1, 0.2, 0.4)  # standard deviations of what is wrong with a small image
 REPEATS, CALLS = 4, 12
 COUNT = 200  # samples of a cascade
 ONE_MODEL = 25  # calls, and those of the three stages of a cascade, which are as much work together
 STAGES = (20, 12, 13)
-SAFE = (0, 50, 100, 200, 300)
+SAFE = (0, 50, 100, 200, 299)
 
 
 def stage() -> None:
@@ -46,7 +46,7 @@ def stage() -> None:
 def measured(model: Upsampler, level: int, seed: int) -> dict[str, float]:
     """Of true small images, with errors of several sizes: error of the large ones. Of made ones: distances."""
     generator = torch.Generator().manual_seed(100 + seed)
-    process = pipeline.process(model, "v", "cosine").respace(CALLS)
+    process = pipeline.process(model, "x_start", "cosine").respace(CALLS)
     x = faces.reduced(faces.load("held out"), 16).repeat(REPEATS, 1, 1, 1)
     low, found = faces.reduced(x, 8), {}
     for error in ERRORS:
@@ -66,20 +66,21 @@ def small(seed: int, calls: int = STAGES[0]) -> Tensor:
 
 def cascade() -> None:
     """One model, and three stages that have had and do as much work together."""
-    maker = pipeline.load("unet-faces", DEVICE)
+    one = pipeline.load("unet-faces", DEVICE)
     for seed in SEEDS:
-        if not stored("cascade", {"model": "one", "seed": seed}):
-            x = maker.sample(count=COUNT, steps=ONE_MODEL, seed=seed)
-            store("cascade", {"model": "one", "level": None, "seed": seed} | distances(x))
-        for level in SAFE:
-            if not stored("cascade", {"model": "cascade", "level": level, "seed": seed}):
-                store("cascade", {"model": "cascade", "level": level, "seed": seed} | distances(enlarged(seed, level)))
-        if not stored("cascade", {"model": "training faces", "seed": seed}):
-            rows = torch.randperm(len(faces.load("train")), generator=torch.Generator().manual_seed(seed))[:COUNT]
-            store(
-                "cascade",
-                {"model": "training faces", "level": None, "seed": seed} | distances(faces.load("train")[rows]),
-            )
+        plans = [("one", None), ("training faces", None), *(("cascade", level) for level in SAFE)]
+        for name, level in plans:
+            key = {"model": name, "level": level, "seed": seed}
+            if stored("cascade", key):
+                continue
+            if name == "one":
+                x = one.sample(count=COUNT, steps=ONE_MODEL, seed=seed)
+            elif name == "cascade":
+                x = enlarged(seed, level)
+            else:
+                rows = torch.randperm(len(faces.load("train")), generator=torch.Generator().manual_seed(seed))
+                x = faces.load("train")[rows[:COUNT]]
+            store("cascade", key | distances(x) | machine())
 
 
 def enlarged(seed: int, level: int, count: int = COUNT) -> Tensor:
@@ -87,7 +88,7 @@ def enlarged(seed: int, level: int, count: int = COUNT) -> Tensor:
     x, generator = small(seed)[:count], torch.Generator().manual_seed(100 + seed)
     for name, calls in zip(("upsampler-faces-16", "upsampler-faces-32"), STAGES[1:], strict=True):
         model = weights.load(name).to(DEVICE)
-        process = pipeline.process(model, "v", "cosine").respace(calls)
+        process = pipeline.process(model, "x_start", "cosine").respace(calls)
         x = editing.upsample(model, x, process, size=model.config.size, level=level, generator=generator).clamp(-1, 1)
     return x
 
@@ -95,7 +96,7 @@ def enlarged(seed: int, level: int, count: int = COUNT) -> Tensor:
 def distances(x: Tensor) -> dict[str, float]:
     """To the training faces."""
     images, details, nearest = faces.Faces().distances(x).values()
-    return {"n": len(x), "distance": images, "distance of details": details, "nearest": nearest} | machine()
+    return {"n": len(x), "distance": images, "distance of details": details, "nearest": nearest}
 
 
 EXPERIMENTS = {"augmentation": stage, "cascade": cascade}

@@ -21,7 +21,7 @@ SEEDS = (0, 1, 2)
 # of a sequence of which the first half is known: steps, jump and repetitions
 GAUSSIAN = ((50, 1, 1), (250, 1, 1), (1000, 1, 1), (50, 1, 2), (50, 1, 10), (50, 5, 2), (50, 5, 5), (50, 5, 10),
             (50, 10, 10), (50, 10, 20), (250, 10, 10))  # fmt: skip
-WIDTH, CORRELATION, SEQUENCES = 16, 0.9, 2000
+WIDTH, CORRELATION, SEQUENCES = 16, 0.9, 1000
 # of images: name, steps, jump and repetitions; "pasted" is a sample into which the known part is put at the end
 PLANS = (("pasted", 25, 5, 1), ("replaced", 25, 5, 1), ("replaced", 65, 5, 1), ("resampled", 25, 5, 3),
          ("resampled", 25, 1, 3), ("resampled", 25, 5, 5))  # fmt: skip
@@ -127,20 +127,21 @@ def reading(x: Tensor, labels: Tensor | None) -> dict[str, float]:
 
 def dial() -> None:
     """Held-out digits, edited into the next digit from several noise levels."""
+    for sigma in SIGMAS:
+        for seed in SEEDS:
+            if not stored("edits", key := {"sigma": sigma, "seed": seed}):
+                store("edits", key | {"n": DIGITS} | edited(sigma, seed) | machine())
+
+
+def edited(sigma: float, seed: int) -> dict[str, float]:
+    """How far they moved, and the fraction read as the next digit."""
     maker, task = pipeline.load("dit-digits-28", DEVICE), Digits(dataset="mnist")
     held_out = task.split("validation")
     images, labels = held_out["image"][:DIGITS], (held_out["label"][:DIGITS] + 1) % 10
-    process = maker.diffusion.respace(STEPS * 2)
-    model = guidance.ClassifierFreeGuidance(maker.model, 2.0)
-    for sigma in SIGMAS:
-        for seed in SEEDS:
-            key = {"sigma": sigma, "seed": seed}
-            if stored("edits", key):
-                continue
-            generator = torch.Generator().manual_seed(seed)
-            x = editing.edit(model, images, process, sigma=sigma, clip=1.0, generator=generator, y=labels).clamp(-1, 1)
-            moved = (x - images).square().mean().item()
-            store("edits", key | {"n": DIGITS, "moved": moved, "read": task.read(x, labels.tolist())} | machine())
+    process, model = maker.diffusion.respace(2 * STEPS), guidance.ClassifierFreeGuidance(maker.model, 2.0)
+    generator = torch.Generator().manual_seed(seed)
+    x = editing.edit(model, images, process, sigma=sigma, clip=1.0, generator=generator, y=labels).clamp(-1, 1)
+    return {"moved": (x - images).square().mean().item(), "read": task.read(x, labels.tolist())}
 
 
 def outpainting() -> None:
@@ -182,27 +183,25 @@ def windows_read(reader: SceneReader, x: Tensor, labels: Tensor) -> dict[str, fl
 
 def denoising() -> None:
     """Squares of the right parts of two photographs: a network and Wiener filters of several sizes."""
-    maker = pipeline.load("unet-photographs", DEVICE)
-    train, x = (
-        data.to_float(crops(split, n, 32, seed)) for split, n, seed in (("train", 8000, 0), ("validation", SQUARES, 3))
-    )
+    maker, train = pipeline.load("unet-photographs", DEVICE), data.to_float(crops("train", 8000, 32, seed=0))
     methods: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"network": partial(predicted, maker)}
     for side in (1, 4, 8, 16):
         methods[f"Wiener, {side}×{side}"] = partial(blockwise, side, linear.fit(blocks(train, side)), maker.diffusion)
     for sigma in NOISES:
-        t = int(maker.diffusion.timesteps_of(torch.tensor(sigma)).round())
-        noisy = maker.diffusion.add_noise(
-            x, torch.full((SQUARES,), t), torch.randn(x.shape, generator=torch.Generator().manual_seed(4))
-        )
+        noisy, t, x = noisy_squares(maker, sigma)
         for name, method in methods.items():
-            key = {"sigma": sigma, "method": name}
-            if not stored("denoising", key):
-                error = (method(noisy, torch.full((SQUARES,), t)) - x).square().mean((1, 2, 3))
-                spread = error.std().item() / SQUARES**0.5
-                store(
-                    "denoising",
-                    key | {"n": SQUARES, "error": error.mean().item(), "standard error": spread} | machine(),
-                )
+            if not stored("denoising", key := {"sigma": sigma, "method": name}):
+                error = (method(noisy, t) - x).square().mean((1, 2, 3))
+                row = {"n": SQUARES, "error": error.mean().item(), "standard error": error.std().item() / SQUARES**0.5}
+                store("denoising", key | row | machine())
+
+
+def noisy_squares(maker: pipeline.Pipeline, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Test squares with noise, their timesteps, and the squares without."""
+    x, process = data.to_float(crops("validation", SQUARES, 32, seed=3)), maker.diffusion
+    assert isinstance(process, GaussianDiffusion)
+    t = torch.full((SQUARES,), int(process.timesteps_of(torch.tensor(sigma)).round()))
+    return process.add_noise(x, t, rng.randn(x.shape, torch.Generator().manual_seed(4), x)), t, x
 
 
 @torch.no_grad()

@@ -168,10 +168,12 @@ def quality() -> None:
 def plans(name: str, seed: int) -> list[tuple[str, str, int]]:
     """Spacing, sampler and calls of all runs of some weights; on straight paths there is no ancestral step.
 
-    Scenes are measured with two seeds, and the spacing of Karras et al. with one, on digits.
+    Scenes are measured with two seeds, and the spacing of Karras et al. with one on digits, on scenes for 2M's
+    stochastic form alone.
     """
     if name == SCENES:
         few = [("uniform", sampler, calls) for sampler in SAMPLERS for calls in FEW]
+        few += [("karras", "dpm_solver_sde", calls) for calls in FEW if calls >= 10]
         return few + [("uniform", "ddpm", calls) for calls in CALLS if calls > 25] if seed in SEEDS[:2] else []
     found = [("uniform", sampler, calls) for sampler in SAMPLERS for calls in CALLS if sampler in SLOW or calls <= 50]
     if seed == SEEDS[0]:

@@ -1,7 +1,7 @@
 """Write the address of the repository everywhere it is named: python tools/publish_address.py URL
 
-The address stands once as the truth, in _config.yml (`repository: url:`). Badges, links, and the first cell of each
-notebook are derived from it.
+The address stands once as the truth, in _config.yml (`repository: url:`). Badges, links, the first cell of each
+notebook, and the address of the published pages are derived from it.
 """
 
 import json
@@ -37,6 +37,13 @@ def colab(url: str, notebook: str) -> str:
     return f"{COLAB}{url.removeprefix('https://github.com/')}/blob/main/notebooks/{notebook}"
 
 
+def pages(url: str) -> str:
+    """Where GitHub Pages shows what the repository's workflow publishes."""
+    account, name = url.removeprefix("https://github.com/").split("/")
+    host = f"{account.lower()}.github.io"
+    return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
+
+
 def publish(url: str, root: Path = ROOT) -> list[Path]:
     """Write `url` in the place of the address so far; return the files that changed.
 
@@ -49,6 +56,7 @@ def publish(url: str, root: Path = ROOT) -> list[Path]:
     old, changed = address(root), []
     pairs = [
         (old, url),
+        (pages(old), pages(url)),
         (COLAB + old.removeprefix("https://github.com/"), COLAB + url.removeprefix("https://github.com/")),
     ]
     for path in sorted(path for pattern in FILES for path in root.glob(pattern)):

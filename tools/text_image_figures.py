@@ -47,4 +47,29 @@ def clip() -> Diagram:
     return d
 
 
-FIGURES = {"vit": vit, "clip": clip}
+def dalle() -> Diagram:
+    d = Diagram(760, 300, "DALL·E", "Words and the tokens of an image in one sequence, in two orders.")
+    d.box(20, 40, 90, 44, "image", "data")
+    d.box(160, 40, 110, 44, "encoder", "learned")
+    d.box(320, 40, 130, 44, "nearest code", "learned", 14)
+    d.box(500, 40, 110, 44, "decoder", "learned")
+    d.box(660, 40, 80, 44, "image", "data")
+    d.arrow((110, 62), (160, 62))
+    d.arrow((270, 62), (320, 62))
+    d.arrow((450, 62), (500, 62))
+    d.arrow((610, 62), (660, 62))
+    d.arrow((385, 84), (385, 132))
+    for y, parts in ((132, ("text", "image tokens")), (186, ("image tokens", "text"))):
+        x = 250
+        for part in parts:
+            width = 90 if part == "text" else 190
+            d.box(x, y, width, 40, part, "told" if part == "text" else "data", 14)
+            x += width + 10
+    d.text(150, 156, "draw", 14)
+    d.text(150, 210, "say", 14)
+    d.box(250, 240, 290, 40, "one Transformer, causal", "learned", 14)
+    d.text(650, 190, "the text: a caption,\nor a question\nand its answer", 14)
+    return d
+
+
+FIGURES = {"vit": vit, "clip": clip, "dalle": dalle}

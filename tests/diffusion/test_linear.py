@@ -19,7 +19,7 @@ def gaussian(seed=0):
 
 
 @pytest.mark.equation(
-    "13.1", of="ditbook.diffusion.linear.WienerFilter.__call__", against="the conditional mean of the joint normal"
+    "13.1", of="ditbook.diffusion.linear.WienerFilter", against="the conditional mean of the joint normal"
 )
 def test_it_is_the_conditional_mean_of_gaussian_data():
     mean, covariance = gaussian()

@@ -36,6 +36,20 @@ def test_slerp_rotates_in_the_plane_of_both():
     torch.testing.assert_close(path.norm(dim=-1), torch.ones(3, 4, dtype=torch.float64))
 
 
+@pytest.mark.equation("13.9", of="ditbook.layers.directions.slerp", against="a rotation by matrices; the norm")
+def test_the_arc_between_two_noises():
+    one, other = torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([[0.0, 3.0, 0.0]])
+    for fraction in (0.0, 0.2, 0.5, 1.0):
+        angle = fraction * math.pi / 2
+        wanted = torch.tensor([[3 * math.cos(angle), 3 * math.sin(angle), 0.0]])
+        torch.testing.assert_close(slerp(one, other, fraction), wanted, atol=1e-6, rtol=0)
+    noises = torch.randn(2, 64, 768, generator=torch.Generator().manual_seed(0))
+    middle = slerp(noises[0], noises[1], 0.5)
+    assert middle.std().item() == pytest.approx(1, abs=0.01)
+    assert (noises.mean(0)).std().item() == pytest.approx(0.5**0.5, abs=0.01)
+    torch.testing.assert_close(slerp(noises[0], noises[0], 0.3), noises[0])
+
+
 @pytest.mark.equation("14.12", of="ditbook.layers.directions.turned", against="the angles of three plane vectors")
 def test_turning_by_a_difference_of_captions():
     def plane(degrees):

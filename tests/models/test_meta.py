@@ -7,15 +7,18 @@ from ditbook.judges.scene_reader import SceneReader, SceneReaderConfig
 from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 from ditbook.models.bert import BERT, BERTConfig
 from ditbook.models.clip import CLIP, CLIPConfig, class_vectors
+from ditbook.models.dalle import DALLE, DALLEConfig
 from ditbook.models.dit import BLOCKS, DiT, DiTConfig
+from ditbook.models.dvae import DVAE, DVAEConfig
 from ditbook.models.gpt import GPT, GPTConfig, GPTScorer
 from ditbook.models.prior import AutoregressivePrior, AutoregressivePriorConfig, DiffusionPrior, DiffusionPriorConfig
 from ditbook.models.rnn import LanguageModel, LanguageModelConfig
 from ditbook.models.seq2seq import KINDS, Seq2Seq, Seq2SeqConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
 from ditbook.models.unclip import UnCLIPDecoder, UnCLIPDecoderConfig
-from ditbook.models.unet import UNet, UNetConfig
+from ditbook.models.unet import UNet, UNetConfig, Upsampler, UpsamplerConfig
 from ditbook.models.vit import ViT, ViTConfig
+from ditbook.objectives.discrete import quantized_loss, relaxed_loss
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
 devices = pytest.mark.parametrize("device", ["meta", CUDA])
@@ -50,6 +53,13 @@ def test_dit(device, block):
 def test_unet(device):
     x, t = torch.zeros(B, 1, 8, 8, device=device), torch.zeros(B, dtype=torch.long, device=device)
     assert on(UNet(UNetConfig()).to(device)(x, t), device) == x.shape
+
+
+@devices
+def test_upsampler(device):
+    x, low = torch.zeros(B, 1, 8, 8, device=device), torch.zeros(B, 1, 4, 4, device=device)
+    t = torch.zeros(B, dtype=torch.long, device=device)
+    assert on(Upsampler(UpsamplerConfig()).to(device)(x, t, low=low, level=t), device) == x.shape
 
 
 @devices
@@ -144,3 +154,27 @@ def test_the_parts_of_unclip(device):
     assert on(writer(caption, vector, tokens(device, 4)), device) == (B, 4, 7)
     logits, _ = writer.step(tokens(device, 1)[:, 0], writer.start(caption, vector))
     assert on(logits, device) == (B, 7)
+
+
+@devices
+@pytest.mark.parametrize("code_width", [None, 4])
+def test_dvae_with_a_generator_on_the_cpu(device, code_width):
+    sizes = {"vocabulary": 11, "width": 8, "start": 8, "groups": 2, "blocks": 1}
+    model, x = DVAE(DVAEConfig(**sizes, code_width=code_width)).to(device), torch.zeros(B, 3, 8, 8, device=device)
+    assert on(model.images(model.tokens(x)), device) == x.shape
+    generator = torch.Generator().manual_seed(0)
+    if model.quantizer is None:
+        assert on(relaxed_loss(model, x, 0.5, 1.0, generator), device) == ()
+    else:
+        assert on(quantized_loss(model, x, 0.25), device) == ()
+        model.quantizer.replace(torch.ones(11, dtype=torch.bool, device=device), model.vectors(x), generator)
+
+
+@devices
+@pytest.mark.parametrize("image_first", [False, True])
+def test_dalle(device, image_first):
+    model = DALLE(DALLEConfig(words=9, codes=9, text=4, grid=2, width=12, depth=2, heads=3)).to(device)
+    whole = model.sequence(tokens(device, 4), tokens(device, 4), image_first=image_first)
+    assert on(model(whole), device) == (B, 9, 19)
+    logits, _ = model.step(whole[:, 5], model.start(whole[:, :5]))
+    assert on(logits, device) == (B, 19)

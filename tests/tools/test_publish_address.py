@@ -4,10 +4,14 @@ import re
 import shutil
 
 import pytest
-from publish_address import FILES, ROOT, address, colab, first_cell, first_code_cell, named, publish
+from publish_address import FILES, ROOT, address, colab, first_cell, first_code_cell, named, pages, publish
 
 NEW = "https://github.com/someone/else-where"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_the_pages_are_shown_where_the_address_says():
+    assert f"  baseurl: &pages {pages(address())}\n" in (ROOT / "_config.yml").read_text(encoding="utf-8")
 
 
 def test_every_file_names_the_one_address():
@@ -74,3 +78,15 @@ def test_the_placeholder_can_be_nobodys_account():
     """GitHub allows 39 characters, so no stranger can take the name and be installed by the first cells."""
     account = address().split("/")[3]
     assert account.startswith("replace-this") == (len(account) > 39)
+
+
+@pytest.mark.parametrize(
+    ("repository", "shown"),
+    [
+        ("https://github.com/Someone/ditbook", "https://someone.github.io/ditbook/"),
+        ("https://github.com/someone/someone.github.io", "https://someone.github.io/"),
+    ],
+)
+def test_where_the_pages_are_shown(copy, repository, shown):
+    publish(repository, copy)
+    assert f"  baseurl: &pages {shown}\n" in (copy / "_config.yml").read_text(encoding="utf-8")

@@ -45,7 +45,9 @@ def test_a_training_step(name, device, few, request):
     request.getfixturevalue("no_waiting")
     stepper.step(batch)
     assert stepper.count == 2
-    assert all(parameter.grad.device.type == device for parameter in stepper.model.parameters())
+    gradients = [parameter.grad for parameter in stepper.model.parameters() if parameter.grad is not None]
+    assert len(gradients) > 0.9 * len(list(stepper.model.parameters()))  # dvae's codebook has none at first
+    assert all(gradient.device.type == device for gradient in gradients)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -55,4 +57,5 @@ def test_samples(name, device):
     ask = {"labels": [3, None], "guidance_scale": 2.0} if generator.labels else {"count": 2}
     images = generator.sample(**ask, steps=2)
     assert images.device.type == device
-    assert images.shape == (2, *((3, 32, 32) if "shapes" in name else (1, 28, 28) if "28" in name else (1, 8, 8)))
+    sizes = {"shapes": (3, 32, 32), "28": (1, 28, 28), "faces-8": (3, 8, 8), "faces": (3, 32, 32), "photo": (3, 32, 32)}
+    assert images.shape == (2, *next((size for part, size in sizes.items() if part in name), (1, 8, 8)))

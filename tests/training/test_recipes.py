@@ -39,7 +39,10 @@ def table(**changes):
         ({"family": None, "dtype": None}, "recipe x lacks family, dtype"),
         ({"layouts": None}, "recipe x lacks layouts"),
         ({"layers": 3}, "recipe x has the unknown keys layers; there are layouts, latents_of, predicts, schedule"),
-        ({"task": "cats"}, "recipe x has the unknown task 'cats'; there are autoencoder, captions, clip, digits"),
+        (
+            {"task": "cats"},
+            "recipe x has the unknown task 'cats'; there are autoencoder, captions, clip, dalle, digits",
+        ),
         ({"dtype": "int8"}, "recipe x has the unknown dtype 'int8'; there are float16, float32"),
         ({"training": {"stages": 3}}, "recipe x, training has the unknown keys stages; there are steps, batch_size"),
         ({"training": {"decay": "cosine"}}, "recipe x, training: no decay 'cosine'; there are none and inverse_sqrt"),

@@ -21,6 +21,8 @@ RENAMED = (  # ours → diffusers
     (r"\.shortcut\.", r".conv_shortcut."),
     (r"^time_embed\.mlp\.0\.", r"time_embedding.linear_1."),
     (r"^time_embed\.mlp\.2\.", r"time_embedding.linear_2."),
+    (r"^level_embed\.mlp\.0\.", r"class_embedding.linear_1."),
+    (r"^level_embed\.mlp\.2\.", r"class_embedding.linear_2."),
     (r"^norm_out\.", r"conv_norm_out."),
 )
 
@@ -35,7 +37,8 @@ def to_diffusers(model: UNet) -> dict[str, Tensor]:
     """Write the layout of diffusers' `UNet2DModel`: queries, keys and values apart.
 
     That library's timestep embedding has as many frequencies as the finest level has channels, and ours 256: its
-    `time_proj` and `time_embedding` must be made for 256 before it takes these weights.
+    `time_proj` and `time_embedding` must be made for 256 before it takes these weights. Of an `Upsampler` the level of
+    noise is there a class of the type "timestep".
     """
     return split_qkv({_diffusers_name(key): value for key, value in model.state_dict().items()})
 

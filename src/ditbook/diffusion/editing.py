@@ -119,7 +119,9 @@ def outpaint(
         known = torch.nn.functional.pad(x[..., -overlap:], (0, window - overlap))
         filled = partial(inpaint, known=known, mask=mask, step=step, jump=jump, repetitions=repetitions)
         noise = rng.randn(known.shape, generator, x)
-        found = sample(model, noise, diffusion, step=filled, clip=clip, generator=generator, **condition)
+        found = sample(
+            model, noise, diffusion, step=filled, clip=clip, generator=generator, progress=False, **condition
+        )
         x = torch.cat([x, found[..., overlap:]], dim=-1)  # (13.6)
     return x
 
@@ -158,19 +160,7 @@ def edit(
     levels = diffusion.at_sigmas(torch.cat([below, below.new_tensor([sigma])]))
     top = torch.full((len(x),), levels.num_steps - 1, device=x.device)
     noisy = levels.add_noise(x, top, rng.randn(x.shape, generator, x))  # (13.7)
-    return sample(model, noisy, levels, step=step, clip=clip, generator=generator, **condition)
-
-
-def spherical(one: Tensor, other: Tensor, fraction: float) -> Tensor:
-    """Between two noises (B, …), along the arc that keeps their length: `one` at 0, `other` at 1.
-
-    Source: Shoemake 1985; Song et al. 2021, section 5.3, for the noise of `ddim`.
-    """
-    first, second = one.flatten(1), other.flatten(1)
-    cosine = torch.nn.functional.cosine_similarity(first, second, dim=1)[:, None]  # (B, 1)
-    angle = cosine.clamp(-1, 1).acos().clamp(min=1e-4)
-    parts = ((1 - fraction) * angle).sin() * first + (fraction * angle).sin() * second
-    return (parts / angle.sin()).view_as(one)  # (13.9)
+    return sample(model, noisy, levels, step=step, clip=clip, generator=generator, progress=False, **condition)
 
 
 def augmented(low: Tensor, level: Tensor, diffusion: GaussianDiffusion, generator: torch.Generator) -> Tensor:

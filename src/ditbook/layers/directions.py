@@ -25,20 +25,20 @@ def unscaled(x: Tensor) -> Tensor:
 
 
 def slerp(first: Tensor, last: Tensor, weight: float | Tensor) -> Tensor:
-    """On the great circle from one unit vector to another, at a fraction of the angle between them.
+    """On the arc from one vector to another of the same length, at a fraction of the angle between them.
 
     Args:
         first: (..., J).
-        last: (..., J), neither equal nor opposite to `first`.
+        last: (..., J), not opposite to `first`.
         weight: from 0, the first, to 1, the last; broadcasts to (..., 1).
 
     Returns:
-        Unit vectors, (..., J).
+        Vectors of that length, (..., J).
 
     Source: Shoemake 1985, "Animating Rotation with Quaternion Curves", section 3.3.
     """
-    angle = (first * last).sum(dim=-1, keepdim=True).clamp(-1, 1).acos()  # (..., 1)
-    return (((1 - weight) * angle).sin() * first + (weight * angle).sin() * last) / angle.sin()  # (14.11)
+    angle = F.cosine_similarity(first, last, dim=-1)[..., None].clamp(-1, 1).acos().clamp(min=1e-4)  # (..., 1)
+    return (((1 - weight) * angle).sin() * first + (weight * angle).sin() * last) / angle.sin()  # (13.9), (14.11)
 
 
 def turned(image: Tensor, before: Tensor, after: Tensor, weight: float | Tensor) -> Tensor:

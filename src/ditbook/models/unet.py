@@ -148,9 +148,9 @@ class UpsamplerConfig(UNetConfig):
 
 
 class Upsampler(UNet):
-    """Noisy image, timestep, a smaller image with noise on it, the level of that noise → prediction.
+    """Noisy image, timestep, a smaller image with noise on it, the level of that noise → the clean image.
 
-    The smaller image is enlarged, without new detail, and enters beside the noisy one.
+    The smaller image is enlarged, without new detail, and enters beside the noisy one; the network adds what it lacks.
 
     Source: Ho et al. 2022, "Cascaded Diffusion Models", section 4.2; Saharia et al. 2022 ("SR3") for the concatenation.
     """
@@ -162,7 +162,7 @@ class Upsampler(UNet):
         self.level_embed = TimestepEmbedding(4 * config.width)
 
     def forward(self, x: Tensor, t: Tensor, low: Tensor, level: Tensor) -> Tensor:  # type: ignore[override]
-        """Predict from `x` (B, C, S, S) at timesteps `t` (B,) and `low` (B, C, L, L) with the noise of `level` (B,).
+        """Predict x₀ from `x` (B, C, S, S) at `t` (B,), and `low` (B, C, L, L) with the noise of `level` (B,).
 
         Raises:
             ValueError: wrong shapes, or images of whole numbers.
@@ -172,4 +172,5 @@ class Upsampler(UNet):
         check_per_image(t, len(x), "timesteps")
         check_per_image(level, len(x), "levels")
         enlarged = F.interpolate(low, size=x.shape[2:], mode="bilinear")  # (B, C, S, S)
-        return self._denoise(torch.cat([x, enlarged], dim=1), self.time_embed(t) + self.level_embed(level))
+        c = self.time_embed(t) + self.level_embed(level)  # (B, D)
+        return enlarged + self._denoise(torch.cat([x, enlarged], dim=1), c)

@@ -36,3 +36,20 @@ def next_token_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0, pad
     right = log_p.gather(-1, targets.masked_fill(~kept, 0)[..., None])[..., 0]
     loss = -(1 - smoothing) * right - smoothing * log_p.mean(dim=-1)  # (3.14)
     return loss.masked_fill(~kept, 0).sum() / kept.sum()  # (1.3)
+
+
+def two_part_loss(logits: Tensor, targets: Tensor, text: Tensor, image: Tensor, text_weight: float = 1 / 8) -> Tensor:
+    """Mean cross-entropy in nats of the text's tokens and of the image's, weighted.
+
+    Args:
+        logits: (B, T, V); −∞ where a token of the other part cannot follow.
+        targets: the next token of each place, (B, T).
+        text: True where the target counts as text, (B, T).
+        image: True where the target counts as image, (B, T).
+        text_weight: of the text; the rest is that of the image.
+
+    Source: Ramesh et al. 2021 (DALL·E), section 2.2.
+    """
+    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+    of_text, of_image = ((nats * part).sum() / part.sum() for part in (text, image))
+    return text_weight * of_text + (1 - text_weight) * of_image  # (9.14)

@@ -20,7 +20,9 @@ from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
 from ditbook.training.tasks.continuation import ContinueManual
+from ditbook.training.tasks.dalle import WriteImages
 from ditbook.training.tasks.digits import Digits
+from ditbook.training.tasks.dvae import Tokenize
 from ditbook.training.tasks.emoji import MatchEmoji, ReconstructEmoji
 from ditbook.training.tasks.faces import Faces, UpsampleFaces
 from ditbook.training.tasks.mappings import FollowMappings
@@ -37,6 +39,7 @@ TASKS: dict[str, type[Task]] = {
     "autoencoder": Reconstruct,
     "captions": Captions,
     "clip": MatchCaptions,
+    "dalle": WriteImages,
     "digits": Digits,
     "emoji-autoencoder": ReconstructEmoji,
     "emoji-clip": MatchEmoji,
@@ -53,9 +56,10 @@ TASKS: dict[str, type[Task]] = {
     "summaries-dpo": PreferDirectly,
     "summaries-ppo": Reinforce,
     "summaries-reward": Prefer,
+    "tokens": Tokenize,
+    "unclip-autoregressive-prior": WriteVectors,
     "unclip-decoder": DecodeVectors,
     "unclip-diffusion-prior": GuessVectors,
-    "unclip-autoregressive-prior": WriteVectors,
 }
 KEYS = ("description", "family", "task", "data", "dtype", "model", "training")
 DTYPES = {"float16": torch.float16, "float32": torch.float32}

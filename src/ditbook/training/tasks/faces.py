@@ -12,7 +12,8 @@ from ditbook.data import emoji
 from ditbook.diffusion import editing
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.losses import denoising_loss
-from ditbook.metrics.fid import Statistics, frechet, statistics
+from ditbook.diffusion.process import Parameterization
+from ditbook.metrics.fid import Features, Statistics, frechet, statistics
 from ditbook.models.unet import UNet, Upsampler
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
@@ -54,19 +55,24 @@ def detail(images: Tensor) -> Tensor:
 
 
 @cache
-def features(name: str, side: int) -> tuple[Tensor, Tensor, Statistics]:
-    """Mean and principal components, as columns, of the training faces or of their details, and statistics in these."""
-    flat = {"images": whole, "details": detail}[name](reduced(load("train"), side)).flatten(1)
+def features(name: str, side: int) -> tuple[Features, Statistics]:
+    """Principal components of the training faces or of their details, as features, and statistics in them."""
+    change, train = {"images": whole, "details": detail}[name], reduced(load("train"), side)
+    flat = change(train).flatten(1)
     mean = flat.mean(0)
     components = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:COMPONENTS].T
-    return mean, components, statistics(lambda x: (x - mean) @ components, flat)
+
+    def project(images: Tensor) -> Tensor:
+        return (change(images).flatten(1) - mean) @ components
+
+    return project, statistics(project, train)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Faces(Task[UNet]):
     """Denoise faces, reduced to the size of the model."""
 
-    predicts: str = "v"
+    predicts: Parameterization = "x_start"
     schedule: str = "cosine"
 
     def data(self) -> Batch:
@@ -101,10 +107,9 @@ class Faces(Task[UNet]):
         The last number is the mean distance to the nearest training face, over that of held-out faces; copies have 0.
         """
         side, found = images.shape[-1], {}
-        for name, change in (("images", whole), ("details", detail)):
-            mean, components, wanted = features(name, side)
-            mine = statistics(lambda x, m=mean, c=components: (x.flatten(1) - m) @ c, change(images))
-            found[f"Fréchet distance of {name}"] = frechet(wanted, mine)
+        for name in ("images", "details"):
+            project, wanted = features(name, side)
+            found[f"Fréchet distance of {name}"] = frechet(wanted, statistics(project, images))
         train, held_out = (reduced(load(split), side).flatten(1) for split in ("train", "held out"))
         nearest = [torch.cdist(x, train).min(dim=1).values.mean() for x in (images.flatten(1), held_out)]
         return found | {"distance to the nearest training face, 1 for held-out faces": (nearest[0] / nearest[1]).item()}
@@ -115,7 +120,7 @@ class UpsampleFaces(Task[Upsampler]):
     """Enlarge faces, shown with noise of a random level, or of the lowest one alone."""
 
     levels: int  # the noise on the small image has a random timestep below this one
-    predicts: str = "v"
+    predicts: Parameterization = "x_start"
     schedule: str = "cosine"
 
     def data(self) -> Batch:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ditbook import data, pipeline, rng
 from ditbook.data import photographs
 from ditbook.diffusion.losses import denoising_loss
-from ditbook.diffusion.process import Process
+from ditbook.diffusion.process import Parameterization, Process
 from ditbook.models.unet import UNet
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
@@ -30,7 +30,7 @@ class Photographs(Task[UNet]):
     """Denoise squares of the left parts of the photographs."""
 
     squares: int
-    predicts: str = "v"
+    predicts: Parameterization = "x_start"
     schedule: str = "cosine"
 
     def data(self) -> Batch:
