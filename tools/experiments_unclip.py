@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from ditbook import pipeline, weights
 from ditbook.data import captions, shapes
-from ditbook.data.scene import COLOURS, RELATIONS, SHAPES, SIZES, Layout, Place, Scene, Thing, holds, shows
+from ditbook.data.scene import COLOURS, RELATIONS, SHAPES, SIZES, Layout, Place, Scene, Thing, holds
 from ditbook.layers.directions import unscaled
 from ditbook.models.prior import DiffusionPrior, DiffusionPriorConfig
 from ditbook.training.loop import TrainConfig, train
 from ditbook.training.tasks import unclip
 
 SEEDS = (0, 1, 2)
-COUNT = 300  # scenes of two things, of different colors and shapes
+COUNT = 150  # scenes of each kind, of one thing and of two of different colors and shapes
 GUIDANCE = 1.5  # of the decoder, as `unclip.decode` has it
-SOURCES = ("autoencoder", "image", "text", "text + gap", "nearest", "diffusion", "diffusion, 1", "autoregressive")
+SOURCES = ("image", "text", "text + gap", "nearest", "diffusion", "autoregressive")
 FRACTIONS = (0.0, 0.5, 0.8, 0.95)  # of full captions
 PROMPTS = ("short", "rewritten", "full")
 WRONG = 0.2  # fraction of short captions that belong to another image
@@ -34,12 +34,12 @@ Seen = list[tuple[Thing, Place]]
 
 
 @cache
-def pairs_of_things(count: int = COUNT) -> list[Layout]:
-    """Held-out layouts of two things that share neither color nor shape nor class."""
+def scenes(things: int, count: int = COUNT) -> list[Layout]:
+    """Held-out layouts of one thing, or of two that share neither color nor shape."""
     found = []
     for layout in unclip.sample_layouts(20_000, seed=1, held_out=True):
-        things = layout.scene.things
-        if len(things) == 2 and things[0].colour != things[1].colour and things[0].shape != things[1].shape:
+        names = [(thing.colour, thing.shape) for thing in layout.scene.things]
+        if len(names) == things and all(len(set(part)) == things for part in zip(*names, strict=True)):
             found.append(layout)
     return found[:count]
 
@@ -52,23 +52,23 @@ def training_set(count: int = 15_000) -> tuple[list[Layout], dict[str, Tensor]]:
 
 
 def kept(seen: Seen, layout: Layout) -> dict[str, bool]:
-    """What of a layout a reading has, from the coarsest to the finest; each needs as many things as there are."""
+    """What of a layout a reading has; each needs as many things as there are."""
     wanted = list(zip(layout.scene.things, layout.places, strict=True))
 
     def same(key: Callable[[Thing], Any]) -> bool:
         return sorted(key(thing) for thing, _ in seen) == sorted(key(thing) for thing, _ in wanted)
 
     near = len(seen) == len(wanted) and all(
-        any(thing == other and max(abs(x - u), abs(y - v)) <= 3 for other, (u, v) in seen) for thing, (x, y) in wanted
+        any(max(abs(x - u), abs(y - v)) <= 3 for _, (u, v) in seen) for _, (x, y) in wanted
     )
     return {
         "number": len(seen) == len(wanted),
         "colours": same(lambda thing: thing.colour),
         "shapes": same(lambda thing: thing.shape),
-        "pairs": same(lambda thing: (thing.colour, thing.shape)),
-        "sizes": same(lambda thing: (thing.size, thing.colour, thing.shape)),
-        "scene": shows(seen, layout.scene),
+        "sizes": same(lambda thing: thing.size),
         "places": near,
+        "pairs": same(lambda thing: (thing.colour, thing.shape)),
+        "whole": same(lambda thing: (thing.size, thing.colour, thing.shape)),
     }
 
 
@@ -78,13 +78,7 @@ def counted(images: Tensor, layouts: list[Layout]) -> dict[str, float]:
     rows = [kept(seen, layout) for seen, layout in zip(reader.read(images), layouts, strict=True)]
     result = {name: round(sum(row[name] for row in rows) / len(rows), 4) for name in rows[0]}
     parts = [row for row in rows if row["colours"] and row["shapes"]]
-    bound = [row for row in rows if row["sizes"]]
-    return result | {
-        "parts": len(parts),
-        "bound": sum(row["pairs"] for row in parts),
-        "whole": len(bound),
-        "related": sum(row["scene"] for row in bound),
-    }
+    return result | {"parts": len(parts), "bound": sum(row["pairs"] for row in parts)}
 
 
 @torch.no_grad()
@@ -114,59 +108,57 @@ def decoded(vectors: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def sources() -> None:
-    """What is kept of scenes of two things whose images are decoded from vectors of each source."""
-    layouts = pairs_of_things()
-    coder, batch = weights.load("autoencoder-shapes"), unclip.embedded(layouts, weights.load("clip-shapes"))
-    x = shapes.tensors(layouts)
-    for seed in SEEDS:
-        for source in SOURCES:
-            key = {"source": source, "seed": seed, "scenes": COUNT}
-            if experiments.stored("unclip-sources", key) or (source == "autoencoder" and seed):
-                continue
-            generator = torch.Generator().manual_seed(seed)
-            if source == "autoencoder":
-                with torch.no_grad():
-                    images, cosine = coder.decode(coder.encode(x)[0]).clamp(-1, 1), 1.0
-            else:
+    """What is kept of scenes whose images are decoded from vectors of each source."""
+    for things in (1, 2):
+        layouts = scenes(things)
+        batch = unclip.embedded(layouts, weights.load("clip-shapes"))
+        for seed in SEEDS:
+            for source in SOURCES:
+                key = {"source": source, "things": things, "seed": seed, "scenes": len(layouts)}
+                if experiments.stored("unclip-sources", key):
+                    continue
+                generator = torch.Generator().manual_seed(seed)
                 vectors = vectors_from(source, batch, generator)
-                images = decoded(vectors, generator)
-                cosine = (vectors * batch["image"]).sum(dim=1).mean().item()
-            row = key | {"similarity": round(cosine, 4)} | counted(images, layouts)
-            experiments.store("unclip-sources", row | experiments.machine())
+                cosine = round((vectors * batch["image"]).sum(dim=1).mean().item(), 4)
+                row = key | {"similarity": cosine} | counted(decoded(vectors, generator), layouts)
+                experiments.store("unclip-sources", row | experiments.machine())
 
 
 def probe() -> None:
-    """What a small network can read from CLIP's vectors of images: colors, shapes, pairs, relations, places."""
+    """What a small network that has learned to read CLIP's vectors of images reads from those of each source."""
     layouts, batch = training_set()
     two = [k for k, it in enumerate(layouts) if len(it.places) == 2]
-    held_out = [it for it in unclip.sample_layouts(20_000, seed=1, held_out=True) if len(it.places) == 2]
     x, y = batch["image"][two], targets([layouts[k] for k in two])
-    model = weights.load("clip-shapes")
-    with torch.no_grad():
-        images = shapes.tensors(held_out)
-        new_x, new_y = torch.cat([model.encode_image(part) for part in images.split(500)]), targets(held_out)
+    held_out = [it for it in unclip.sample_layouts(20_000, seed=1, held_out=True) if len(it.places) == 2]
+    new, wanted = unclip.embedded(held_out, weights.load("clip-shapes")), targets(held_out)
     for seed in SEEDS:
-        if experiments.stored("unclip-probe", {"seed": seed}):
+        keys = {source: {"seed": seed, "source": source, "scenes": len(held_out)} for source in SOURCES}
+        if all(experiments.stored("unclip-probe", key) for key in keys.values()):
             continue
-        torch.manual_seed(seed)
-        net = nn.Sequential(
-            nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 8 + 8 + 64 + 4)
-        )
-        generator, optimizer = (
-            torch.Generator().manual_seed(seed),
-            torch.optim.AdamW(net.parameters(), weight_decay=0.01),
-        )
-        for step in range(3000):
-            for group in optimizer.param_groups:
-                group["lr"] = 2e-3 * (1 - step / 3000)
-            rows = torch.randint(len(x), (256,), generator=generator)
-            loss = probe_loss(net(8 * x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        with torch.no_grad():
-            row = {"seed": seed, "scenes": len(new_x)} | probe_accuracy(net(8 * new_x), new_y)
-        experiments.store("unclip-probe", row | experiments.machine())
+        net = trained_probe(x, y, seed)
+        for source, key in keys.items():
+            if not experiments.stored("unclip-probe", key):
+                vectors = vectors_from(source, new, torch.Generator().manual_seed(seed))
+                with torch.no_grad():
+                    row = key | probe_accuracy(net(8 * vectors), wanted)
+                experiments.store("unclip-probe", row | experiments.machine())
+
+
+def trained_probe(x: Tensor, y: Tensor, seed: int) -> nn.Module:
+    """A network of two hidden layers, trained on vectors (N, 64) and what stands in their images (N, 81)."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 8 + 8 + 64 + 4))
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
+    for step in range(3000):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * (1 - step / 3000)
+        rows = torch.randint(len(x), (256,), generator=generator)
+        loss = probe_loss(net(8 * x[rows]), y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net
 
 
 def targets(layouts: list[Layout]) -> Tensor:
@@ -221,9 +213,9 @@ def rewritten(prompt: str, chance: random.Random) -> str:
 
 
 def fits(seen: Seen, prompt: str) -> bool:
-    """Whether an image shows a thing that a short prompt names."""
+    """Whether an image shows a thing with all that a prompt names."""
     words = prompt.split(" ")[1:]
-    return any(set(words) <= {thing.colour, thing.shape} for thing, _ in seen)
+    return any(set(words) <= {thing.size, thing.colour, thing.shape} for thing, _ in seen)
 
 
 def mixed_captions(fraction: float, seed: int) -> dict[str, Tensor]:
@@ -251,8 +243,8 @@ def texts_and_vectors(texts: list[str], model: Any) -> dict[str, Tensor]:
 
 
 def caption_mixture() -> None:
-    """A small prior trained on each mixture of captions, judged with short, rewritten and full prompts."""
-    layouts = pairs_of_things()
+    """A small prior trained on each mixture of captions, judged with short, rewritten and full prompts of one thing."""
+    layouts = scenes(1)
     judge, reader, chance = weights.load("clip-shapes"), weights.load("scene-reader"), random.Random(0)
     asked = [short(it.scene, chance) for it in layouts]
     texts = {"short": asked, "rewritten": [rewritten(it, chance) for it in asked]}
@@ -267,12 +259,9 @@ def caption_mixture() -> None:
                 generator, batch = torch.Generator().manual_seed(seed), texts_and_vectors(texts[kind], judge)
                 vectors = unclip.generate_vectors(prior, batch["tokens"], batch["text"], generator, candidates=1)
                 images = decoded(vectors, generator)
-                row = key | {"prompts": kind, "scenes": len(layouts)}
-                if kind == "full":
-                    row |= counted(images, layouts)
-                else:
-                    seen = reader.read(images)
-                    row |= {"fits": round(sum(map(fits, seen, asked)) / len(seen), 4)}
+                seen = reader.read(images)
+                fit = round(sum(map(fits, seen, texts[kind] if kind == "full" else asked)) / len(seen), 4)
+                row = key | {"prompts": kind, "scenes": len(layouts), "fits": fit}
                 experiments.store("unclip-captions", row | experiments.machine())
 
 
