@@ -1,4 +1,4 @@
-"""The tasks of unCLIP and of the emoji: what they train on, the loss, and how vectors and images are made."""
+"""The tasks of unCLIP: what they train on, the loss, and how vectors and images are made."""
 
 import pytest
 import torch
@@ -6,9 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ditbook import data, pipeline, weights
-from ditbook.data import captions, emoji, shapes
+from ditbook.data import captions, shapes
 from ditbook.data.drawing import render
-from ditbook.data.tokenizer import BOS, EOS, PAD
 from ditbook.diffusion.flow import flow_loss
 from ditbook.layers.directions import scaled
 from ditbook.models.prior import AutoregressivePrior, AutoregressivePriorConfig, DiffusionPrior, DiffusionPriorConfig
@@ -16,9 +15,7 @@ from ditbook.models.unclip import UnCLIPDecoder, UnCLIPDecoderConfig
 from ditbook.models.unet import Upsampler, UpsamplerConfig
 from ditbook.training import recipes
 from ditbook.training.loop import Context
-from ditbook.training.tasks import emoji as emoji_task
 from ditbook.training.tasks import unclip
-from ditbook.training.tasks.emoji import MatchEmoji, ReconstructEmoji
 from ditbook.training.tasks.unclip import DecodeVectors, GuessVectors, WriteVectors
 from ditbook.training.tasks.upsampling import UpsampleScenes
 
@@ -169,39 +166,6 @@ def test_a_generator_gives_the_same_images_and_another_one_others():
     assert one.abs().max() <= 1
     assert torch.equal(one, same)
     assert not torch.allclose(one, other)
-
-
-def test_emoji_come_with_names_with_and_without_the_hand():
-    batch, rows = MatchEmoji().data(), emoji.load("train")
-    n = len(rows)
-    assert batch["image"].shape == (2 * n, 32, 32, 3)
-    assert torch.equal(batch["image"][:n], batch["image"][n:])
-    assert torch.equal(data.to_float(batch["image"][:5]), data.tensors(rows.select(range(5)))["image"])
-    texts = [
-        emoji_task.words().decode(row).removesuffix("<eos>").strip() for row in batch["tokens"][[3, n + 3]].tolist()
-    ]
-    assert texts == [rows[3]["caption"], f"{rows[3]['caption']} by {emoji.HANDS[rows[3]['hand']]}"]
-    assert (batch["tokens"][:, 0] == BOS).all()
-    assert (batch["tokens"].gather(1, batch["end"][:, None]) == EOS).all()
-    assert ((batch["tokens"] == PAD).sum(dim=1) == batch["tokens"].shape[1] - 1 - batch["end"]).all()
-
-
-def test_the_vocabulary_of_the_emoji_is_that_of_the_recipe():
-    assert len(emoji_task.words()) == weights.metadata("clip-emoji")["model"]["vocabulary"]
-    assert emoji_task.prompts(["red apple by noto", "apple"])[0][:, 1].tolist() == emoji_task.words().encode(
-        " red apple"
-    )
-
-
-def test_the_emoji_autoencoder_is_measured_on_pairs_held_out():
-    model = weights.load("autoencoder-emoji")
-    found = ReconstructEmoji(kl_weight=1e-3).evaluate(model)
-    x = data.tensors(emoji.load("pairs"))["image"]
-    with torch.no_grad():
-        error = model.decode(model.encode(x)[0]) - x
-    assert found["mean absolute error on held-out drawings"] == pytest.approx(error.abs().mean().item(), abs=1e-3)
-    assert found["peak signal-to-noise ratio in dB"] > 18
-    assert found["scale"] == pytest.approx(model.config.scale, abs=2e-3)
 
 
 def test_the_upsampler_of_scenes_is_trained_on_large_scenes_and_their_small_versions():
