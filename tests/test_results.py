@@ -42,6 +42,7 @@ def test_an_unknown_experiment_is_refused():
 
 
 def test_names_are_the_experiments():
+    chapter_3 = ("norms", "translators")
     chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
     chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo", "rlhf-uses")
     chapter_9 = ("agreement", "codebooks", "reranking", "words")
@@ -49,7 +50,7 @@ def test_names_are_the_experiments():
     chapter_13 = ("augmentation", "cascade", "denoising", "edits", "inpainting", "inpainting-gaussian", "outpainting")
     others = ("ablation", "bound", "open-start", "pixel-noise", "random-start", "scaling")
     language = (*chapter_4, *chapter_5, *chapter_6)
-    assert results.names() == sorted([*language, *chapter_9, *chapter_12, *chapter_13, *others])
+    assert results.names() == sorted([*chapter_3, *language, *chapter_9, *chapter_12, *chapter_13, *others])
 
 
 @pytest.mark.parametrize("experiment", ["ablation", "open-start", "random-start", "scaling"])
@@ -84,6 +85,31 @@ RULES = ("80/10/10", "100/0/0", "80/20/0", "80/0/20", "0/50/50", "left to right"
 LABELS = (32, 64, 128, 256, 512, 1024, 2048, 8000)
 
 
+def test_the_experiments_of_chapter_3_are_complete():
+    found = sorted((row["norm"], row["warmup_steps"], row["seed"]) for row in results.load("norms"))
+    assert found == sorted((n, w, s) for n in ("pre-norm", "post-norm") for w in (0, 100) for s in range(3))
+    assert {len(row["losses"]) for row in results.load("norms")} == {120}
+    rivals = (("Transformer", 0.0), ("Transformer", 0.1), ("GRU with attention", 0.0))
+    found = sorted((row["model"], row["smoothing"], row["seed"]) for row in results.load("translators"))
+    assert found == sorted((*rival, seed) for rival in rivals for seed in range(2))
+    assert {row["steps"] for row in results.load("translators")} == {130}
+
+
+def test_chapter_3_prints_what_was_measured():
+    rows = tabled("03_transformer.ipynb")
+    for norm, warmup in ((n, w) for n in ("pre-norm", "post-norm") for w in (0, 100)):
+        losses = [r["losses"] for r in results.load("norms") if (r["norm"], r["warmup_steps"]) == (norm, warmup)]
+        ends = [[np.mean(one[a : a + 10]) for one in losses] for a in (70, 110)]
+        assert [f"{norm}, {warmup or 'no'} steps", *map(over_seeds, ends)] in rows
+    for model, smoothing in (("GRU with attention", 0.0), ("Transformer", 0.0), ("Transformer", 0.1)):
+        same = [r for r in results.load("translators") if (r["model"], r["smoothing"]) == (model, smoothing)]
+        found = [[row[key] for row in same] for key in ("exactly right", "loss", "largest probability")]
+        assert [
+            model + (f", smoothing {smoothing}" if smoothing else ""),
+            *(over_seeds(values, 3) for values in found),
+        ] in rows
+
+
 def test_the_masking_experiment_is_complete():
     rows = results.load("masking")
     assert sorted((row["rule"], row["seed"]) for row in rows) == sorted((rule, s) for rule in RULES for s in range(3))
@@ -114,9 +140,10 @@ def test_the_fine_tuning_experiment_is_complete():
     assert sorted(found) == sorted(wanted)
 
 
-def over_seeds(values):
-    """As chapter 4 prints the values of three seeds."""
-    return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+def over_seeds(values, digits=2):
+    """As chapters 3 and 4 print the values of several seeds."""
+    mean, low, high = (f"{value:.{digits}f}" for value in (np.mean(values), min(values), max(values)))
+    return f"{mean} ({low} to {high})"
 
 
 def test_chapter_4_prints_what_was_measured():
@@ -185,11 +212,15 @@ def test_chapter_18_prints_what_was_measured():
 
 def test_chapter_18_prints_the_correlations_of_what_was_measured():
     rows = tabled("18_scaling.ipynb")
-    for words, steps, patches in (("all twelve", 1000, "421"), ("the eight", 1000, "41"), ("the six", 4000, "421")):
-        names = [name for name in at(steps, "distance") if name[-1] in patches]
-        found = [
-            np.corrcoef(*([f(at(steps, key)[name]) for name in names] for f, key in ((np.log10, x), (float, y))))[0, 1]
-            for y in ("distance", "loss")
-            for x in ("macs", "parameters")
-        ]
-        assert [row[1:] for row in rows if row[0].startswith(words)] == [[f"{r:.2f}" for r in found]]
+    cases = [("all twelve", steps, SCALING) for steps in (250, 500, 1000)]
+    cases += [("the eight without patches of 2", 1000, {name for name in SCALING if name[-1] != "2"})]
+    cases += [("the six that went on", steps, set(at(4000, "distance"))) for steps in (250, 500, 1000, 4000)]
+    for word, y in (("distance", "distance"), ("error", "loss")):
+        for label, steps, names in cases:
+            work, weights = (
+                np.corrcoef([(np.log10(at(steps, x)[name]), at(steps, y)[name]) for name in names], rowvar=False)[0, 1]
+                for x in ("macs", "parameters")
+            )
+            found = [row[1:] for row in rows if row[0] == f"{word}: {label}, {steps:,} steps"]
+            values = [[cell.split()[0] for cell in row] for row in found]
+            assert values == [[f"{r:.2f}" for r in (work, weights, weights - work)]]

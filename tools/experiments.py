@@ -1,4 +1,4 @@
-"""Measure what chapters 4, 5, 6, 9, 11, 12, 13, 14, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
+"""Measure what chapters 3, 4, 5, 6, 9, 11, 12, 13, 14, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
 
 Each measurement is added to src/ditbook/results/NAME.json as soon as it is taken, and what is there already is not
 taken again. A training that was stopped goes on from its checkpoint in runs/experiments. A GPU is used if there is one.
@@ -10,12 +10,13 @@ import os
 import platform
 import time
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import experiments_bert
 import experiments_finetuning
+import experiments_transformer
 import torch
 
 from ditbook import pipeline, results, weights
@@ -124,6 +125,13 @@ def store_measurements(
         store(run.experiment, row | {"seconds": seconds} | machine())
 
 
+def transformer(experiment: str) -> None:
+    """Chapter 3: where the norm stands, or two translators."""
+    for key, measured in experiments_transformer.EXPERIMENTS[experiment]():
+        if not stored(experiment, key):
+            store(experiment, key | measured() | machine())
+
+
 def masking() -> None:
     """BERT, the parts of its masking rule, and its rival."""
     for seed in range(experiments_bert.SEEDS):
@@ -204,6 +212,7 @@ if __name__ == "__main__":
     import experiments_unclip
 
     single = {
+        **{name: partial(transformer, name) for name in experiments_transformer.EXPERIMENTS},
         "pixel-noise": pixel_noise,
         "masking": masking,
         "manual": manual,

@@ -163,6 +163,17 @@ def test_code_of_88_columns_needs_no_scrolling(visit):
     assert width <= room
 
 
+WIDER = """() => [...document.querySelectorAll("main .cell_output, main .pst-scrollable-table-container")]
+    .filter(box => [box, ...box.querySelectorAll("div, pre")].some(e => e.scrollWidth > e.clientWidth + 1))
+    .map(box => box.textContent.trim().slice(0, 80))"""
+
+
+@seen(PAGES, "light")
+def test_tables_and_printed_lines_are_no_wider_than_the_page(tab):
+    tab.evaluate(UNFOLD)
+    assert tab.evaluate(WIDER) == []
+
+
 @seen(CHAPTERS, "light")
 def test_the_notebook_can_be_taken_along(tab, site):
     name = notebook(tab).name

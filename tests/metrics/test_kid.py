@@ -23,6 +23,7 @@ def written_out(a, b):
     return xx + yy - 2 * sum(k(x, y) for x in a for y in b) / (n * m)
 
 
+@pytest.mark.equation("17.9", of="ditbook.metrics.kid.mmd", against="sums over pairs, Gretton et al. 2012")
 def test_mmd_is_the_sum_over_pairs():
     a, b = normal(7), normal(5, shift=0.5, seed=1)
     assert mmd(a, b).item() == pytest.approx(written_out(a.tolist(), b.tolist()), abs=1e-12)

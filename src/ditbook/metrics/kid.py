@@ -35,7 +35,7 @@ def mmd(real: Tensor, generated: Tensor) -> Tensor:
     n, m = len(a), len(b)
     within_a, within_b = polynomial_kernel(a, a), polynomial_kernel(b, b)
     within = (within_a.sum() - within_a.trace()) / (n * (n - 1)) + (within_b.sum() - within_b.trace()) / (m * (m - 1))
-    return within - 2 * polynomial_kernel(a, b).mean()
+    return within - 2 * polynomial_kernel(a, b).mean()  # (17.9)
 
 
 def kid(
