@@ -22,7 +22,7 @@ MAPS = (
     (
         {
             "10 DDPM": (20, 90, True), "11 ELBO": (220, 20, True), "12 Samplers": (220, 90, True),
-            "15 Latents": (220, 160, True), "13 Editing": (420, 90, True), "14 unCLIP": (610, 90, False),
+            "15 Latents": (220, 160, True), "13 Editing": (420, 90, True), "14 unCLIP": (610, 90, True),
             "08 CLIP": (610, 15, True),
         },
         [("10 DDPM", "11 ELBO"), ("10 DDPM", "12 Samplers"), ("10 DDPM", "15 Latents"), ("12 Samplers", "13 Editing"),

@@ -1,4 +1,4 @@
-"""Measure what chapters 3, 4, 5, 6, 9, 11, 12, 13, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
+"""Measure what chapters 3, 4, 5, 6, 9, 11, 12, 13, 14, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
 
 Each measurement is added to src/ditbook/results/NAME.json as soon as it is taken, and what is there already is not
 taken again. A training that was stopped goes on from its checkpoint in runs/experiments. A GPU is used if there is one.
@@ -209,6 +209,7 @@ if __name__ == "__main__":
     import experiments_gpt
     import experiments_rlhf
     import experiments_sampling
+    import experiments_unclip
 
     single = {
         **{name: partial(transformer, name) for name in experiments_transformer.EXPERIMENTS},
@@ -225,6 +226,7 @@ if __name__ == "__main__":
         **experiments_editing.EXPERIMENTS,
         **experiments_rlhf.EXPERIMENTS,
         **experiments_sampling.EXPERIMENTS,
+        **experiments_unclip.EXPERIMENTS,
     }
     names = ["ablation", *STARTS, "scaling", *single]
     parser.add_argument("experiments", nargs="*", default=names, choices=names)

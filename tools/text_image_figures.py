@@ -72,4 +72,27 @@ def dalle() -> Diagram:
     return d
 
 
-FIGURES = {"vit": vit, "clip": clip, "dalle": dalle}
+def unclip() -> Diagram:
+    d = Diagram(
+        760, 250, "unCLIP", "A caption becomes CLIP's vector of a picture by the prior, a latent by the decoder, pixels."
+    )
+    d.box(20, 90, 100, 50, "caption", "data")
+    d.box(20, 20, 150, 46, "CLIP's text encoder", "fixed", 14)
+    d.box(200, 80, 120, 70, "prior", "learned")
+    d.box(360, 90, 110, 50, "vector of\na picture", "data", 14)
+    d.box(510, 80, 110, 70, "decoder", "learned")
+    d.box(650, 90, 90, 50, "32×32", "data")
+    d.box(500, 180, 130, 50, "upsampler", "learned")
+    d.box(360, 180, 90, 50, "64×64", "data")
+    d.arrow((120, 115), (200, 115))
+    d.arrow((70, 90), (70, 66))
+    d.arrow((170, 43), (260, 43), (260, 80))
+    d.arrow((320, 115), (360, 115))
+    d.arrow((470, 115), (510, 115))
+    d.arrow((620, 115), (650, 115))
+    d.arrow((695, 140), (695, 205), (630, 205))
+    d.arrow((500, 205), (450, 205))
+    return d
+
+
+FIGURES = {"vit": vit, "clip": clip, "dalle": dalle, "unclip": unclip}

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ditbook import rng, weights
 from ditbook.data import shapes
@@ -152,10 +152,11 @@ def conditional(model: DiT | UNet) -> bool:
     return hasattr(model, "null_condition")
 
 
-def process(model: DiT | UNet, predicts: Parameterization | None = None, schedule: str = "linear") -> Process:
+def process(model: nn.Module, predicts: Parameterization | None = None, schedule: str = "linear") -> Process:
     """The process of 1,000 steps that a model is trained on.
 
     Args:
+        model: whose config may say that it has a variance head, `learn_sigma`.
         predicts: by default ε, or the velocity on straight paths.
         schedule: one of `SCHEDULES`, or `STRAIGHT`.
 

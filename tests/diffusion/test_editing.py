@@ -178,20 +178,6 @@ def test_an_edit_visits_the_levels_below_sigma_on_any_process():
             editing.edit(model, torch.zeros(2, 3), process, sigma=1e-9, generator=seeded())
 
 
-@pytest.mark.equation("13.9", of="ditbook.diffusion.editing.spherical", against="a rotation by matrices; the norm")
-def test_the_arc_between_two_noises():
-    one, other = torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([[0.0, 3.0, 0.0]])
-    for fraction in (0.0, 0.2, 0.5, 1.0):
-        angle = fraction * math.pi / 2
-        wanted = torch.tensor([[3 * math.cos(angle), 3 * math.sin(angle), 0.0]])
-        torch.testing.assert_close(editing.spherical(one, other, fraction), wanted, atol=1e-6, rtol=0)
-    noises = noise(2, 64, 3, 16, 16)
-    middle = editing.spherical(noises[0], noises[1], 0.5)
-    assert middle.std().item() == pytest.approx(1, abs=0.01)
-    assert (noises.mean(0)).std().item() == pytest.approx(0.5**0.5, abs=0.01)
-    torch.testing.assert_close(editing.spherical(noises[0], noises[0], 0.3), noises[0])
-
-
 class LinearUpsampler:
     """The exact model of x given a small image y with noise of level `level`, where (x, y) is Gaussian."""
 

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ditbook.layers.adaln import AdaLNZeroBlock, FinalLayer
 from ditbook.layers.embeddings import sincos_2d
-from ditbook.models.dit import MODELS, SIZES, AdaLNZeroBlock, DiT, DiTConfig, FinalLayer
+from ditbook.models.dit import MODELS, SIZES, DiT, DiTConfig
 
 CONFIG = DiTConfig(size=8, channels=3, patch=2, width=32, depth=2, heads=4, num_classes=10)
 
@@ -82,9 +83,9 @@ def normed(x):
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
 
 
-@pytest.mark.equation("16.7", of="ditbook.models.dit.AdaLNZeroBlock", against="the six rows of blocks of the weight")
-@pytest.mark.equation("16.8", of="ditbook.models.dit.AdaLNZeroBlock", against="the attention branch written out")
-@pytest.mark.equation("16.9", of="ditbook.models.dit.AdaLNZeroBlock", against="the MLP branch written out")
+@pytest.mark.equation("16.7", of="ditbook.layers.adaln.AdaLNZeroBlock", against="the six rows of blocks of the weight")
+@pytest.mark.equation("16.8", of="ditbook.layers.adaln.AdaLNZeroBlock", against="the attention branch written out")
+@pytest.mark.equation("16.9", of="ditbook.layers.adaln.AdaLNZeroBlock", against="the MLP branch written out")
 def test_block_written_out():
     block = randomised(AdaLNZeroBlock(32, 4))
     x, c = torch.randn(2, 9, 32), torch.randn(2, 32)
@@ -99,7 +100,7 @@ def test_block_written_out():
 
 
 @pytest.mark.equation(
-    "16.10", of="ditbook.models.dit.FinalLayer", against="norm, shift and scale, linear map written out"
+    "16.10", of="ditbook.layers.adaln.FinalLayer", against="norm, shift and scale, linear map written out"
 )
 def test_final_layer_written_out():
     layer = randomised(FinalLayer(32, 12))
@@ -247,7 +248,7 @@ def test_a_latent_of_a_smaller_side_has_fewer_tokens(pixels, factor, patch, toke
 
 
 @pytest.mark.equation(
-    "15.9", of="ditbook.models.dit.FinalLayer", against="the part of the noise outside the last map's range"
+    "15.9", of="ditbook.layers.adaln.FinalLayer", against="the part of the noise outside the last map's range"
 )
 def test_a_narrow_token_cannot_name_all_noise_of_its_patch():
     config = DiTConfig(size=8, channels=3, patch=4, width=16, depth=1, heads=2, num_classes=10, learn_sigma=False)

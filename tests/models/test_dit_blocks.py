@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ditbook.models.dit import BLOCKS, AdaLNZeroBlock, DiT, DiTConfig
+from ditbook.layers.adaln import AdaLNZeroBlock
+from ditbook.models.dit import BLOCKS, DiT, DiTConfig
 
 CONFIG = DiTConfig(size=8, channels=3, patch=2, width=32, depth=2, heads=4, num_classes=10)
 
@@ -103,7 +104,7 @@ def test_the_cross_attention_block_looks_at_the_condition():
     torch.testing.assert_close(block(x, c), z, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.equation("16.18", of="ditbook.models.dit.AdaLNBlock", against="an adaLN-Zero block whose gates are one")
+@pytest.mark.equation("16.18", of="ditbook.layers.adaln.AdaLNBlock", against="an adaLN-Zero block whose gates are one")
 def test_adaln_is_adaln_zero_with_open_gates():
     block, zero = randomised(with_block("adaLN")).blocks[0], AdaLNZeroBlock(32, 4)
     state = block.state_dict()

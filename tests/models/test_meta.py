@@ -11,9 +11,11 @@ from ditbook.models.dalle import DALLE, DALLEConfig
 from ditbook.models.dit import BLOCKS, DiT, DiTConfig
 from ditbook.models.dvae import DVAE, DVAEConfig
 from ditbook.models.gpt import GPT, GPTConfig, GPTScorer
+from ditbook.models.prior import AutoregressivePrior, AutoregressivePriorConfig, DiffusionPrior, DiffusionPriorConfig
 from ditbook.models.rnn import LanguageModel, LanguageModelConfig
 from ditbook.models.seq2seq import KINDS, Seq2Seq, Seq2SeqConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
+from ditbook.models.unclip import UnCLIPDecoder, UnCLIPDecoderConfig
 from ditbook.models.unet import UNet, UNetConfig, Upsampler, UpsamplerConfig
 from ditbook.models.vit import ViT, ViTConfig
 from ditbook.objectives.discrete import quantized_loss, relaxed_loss
@@ -136,6 +138,22 @@ def test_gpt(device):
     assert on(logits, device) == (B, 9)
     scorer = GPTScorer(model.config).to(device)
     assert on(scorer(tokens(device, 7)), device) == (B, 7)
+
+
+@devices
+def test_the_parts_of_unclip(device):
+    sizes = {"joint": 10, "vocabulary": 9, "context": 8, "width": 12, "depth": 2, "heads": 3}
+    t, vector = torch.zeros(B, dtype=torch.long, device=device), torch.zeros(B, 10, device=device)
+    decoder, x = UnCLIPDecoder(UnCLIPDecoderConfig(joint=10)).to(device), torch.zeros(B, 4, 8, 8, device=device)
+    assert on(decoder(x, t, vector), device) == x.shape
+    assert on(decoder(x, t, **decoder.null_condition(vector)), device) == x.shape
+    prior, caption = DiffusionPrior(DiffusionPriorConfig(**sizes)).to(device), tokens(device, 5)
+    assert on(prior(vector, t, caption, vector), device) == (B, 10)
+    assert on(prior(vector, t, **prior.null_condition(caption, vector)), device) == (B, 10)
+    writer = AutoregressivePrior(AutoregressivePriorConfig(**sizes, components=4, values=7, dots=3)).to(device)
+    assert on(writer(caption, vector, tokens(device, 4)), device) == (B, 4, 7)
+    logits, _ = writer.step(tokens(device, 1)[:, 0], writer.start(caption, vector))
+    assert on(logits, device) == (B, 7)
 
 
 @devices

@@ -163,18 +163,6 @@ def edit(
     return sample(model, noisy, levels, step=step, clip=clip, generator=generator, progress=False, **condition)
 
 
-def spherical(one: Tensor, other: Tensor, fraction: float) -> Tensor:
-    """Between two noises (B, …), along the arc that keeps their length: `one` at 0, `other` at 1.
-
-    Source: Shoemake 1985; Song et al. 2021, section 5.3, for the noise of `ddim`.
-    """
-    first, second = one.flatten(1), other.flatten(1)
-    cosine = torch.nn.functional.cosine_similarity(first, second, dim=1)[:, None]  # (B, 1)
-    angle = cosine.clamp(-1, 1).acos().clamp(min=1e-4)
-    parts = ((1 - fraction) * angle).sin() * first + (fraction * angle).sin() * second
-    return (parts / angle.sin()).view_as(one)  # (13.9)
-
-
 def augmented(low: Tensor, level: Tensor, diffusion: GaussianDiffusion, generator: torch.Generator) -> Tensor:
     """Small images (B, C, L, L) with the noise of `level` (B,), training timesteps: what an upsampler is shown.
 

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditbook.layers.adaln import AdaLNBlock, AdaLNZeroBlock, FinalLayer
 from ditbook.layers.attention import CrossAttention, SelfAttention
 from ditbook.layers.block import TransformerBlock
 from ditbook.layers.checks import check_multiple, check_per_image, check_positive
 from ditbook.layers.complexity import Complexity
 from ditbook.layers.embeddings import FREQUENCY_WIDTH, LabelEmbedding, TimestepEmbedding, sincos_2d
 from ditbook.layers.mlp import MLP
-from ditbook.layers.modulation import EPS, layer_norm, modulate
+from ditbook.layers.modulation import EPS
 from ditbook.layers.patches import PatchEmbed, unpatchify
 
 
@@ -123,20 +124,6 @@ class PlainFinalLayer(nn.Module):
         return self.linear(self.norm(x))
 
 
-class FinalLayer(nn.Module):
-    """Modulated norm, then one linear map from each token to the pixels of its patch."""
-
-    def __init__(self, width: int, values: int) -> None:
-        super().__init__()
-        self.modulation = nn.Linear(width, 2 * width)
-        self.linear = nn.Linear(width, values)  # of rank D at most: (15.9)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Tokens (B, T, D), condition after SiLU (B, D) → (B, T, V)."""
-        shift, scale = self.modulation(c).chunk(2, dim=-1)
-        return self.linear(modulate(layer_norm(x), shift, scale))  # (16.10)
-
-
 class InContextBlock(nn.Module):
     """A pre-norm Transformer block. The condition comes as two tokens, which attention treats like any other."""
 
@@ -182,45 +169,6 @@ class CrossAttentionBlock(nn.Module):
         """Counts of a Transformer block, and of cross-attention to two vectors with its norm."""
         cross = Complexity(macs=2 * T * D**2 + 4 * D**2 + 4 * T * D, norms=T * D, trainable=4 * D**2 + 6 * D)
         return TransformerBlock.complexity(T, D) + cross
-
-
-class AdaLNBlock(nn.Module):
-    """A Transformer block whose norms are set by the condition."""
-
-    condition, final = "vector", FinalLayer
-    vectors = 4  # shift and scale of two norms
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attn = SelfAttention(width, heads)
-        self.mlp = MLP(width)
-        self.modulation = nn.Linear(width, self.vectors * width)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Tokens (B, T, D), condition after SiLU (B, D) → (B, T, D)."""
-        shift_attn, scale_attn, shift_mlp, scale_mlp = self.modulation(c).chunk(4, dim=-1)
-        x = x + self.attn(modulate(layer_norm(x), shift_attn, scale_attn))  # (16.18)
-        return x + self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
-
-    @classmethod
-    def complexity(cls, T: int, D: int) -> Complexity:
-        """Counts of a Transformer block with the modulation, four of whose biases replace the norms' parameters."""
-        n = cls.vectors
-        return TransformerBlock.complexity(T, D) + Complexity(macs=n * D**2, trainable=n * D**2 + (n - 4) * D)
-
-
-class AdaLNZeroBlock(AdaLNBlock):
-    """An adaLN block whose residual gates are set by the condition too; with fresh weights it is the identity."""
-
-    vectors = 6  # shift, scale and gate of two sublayers
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Tokens (B, T, D), condition after SiLU (B, D) → (B, T, D)."""
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = self.modulation(c).chunk(
-            6, dim=-1
-        )  # (16.7)
-        x = x + gate_attn[:, None] * self.attn(modulate(layer_norm(x), shift_attn, scale_attn))  # (16.8)
-        return x + gate_mlp[:, None] * self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))  # (16.9)
 
 
 # As the paper orders them. Each takes the condition as two more "tokens", as a "memory" of two vectors (B, 2, D), or as

@@ -30,6 +30,8 @@ from ditbook.training.tasks.photographs import Photographs
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
+from ditbook.training.tasks.unclip import DecodeVectors, GuessVectors, WriteVectors
+from ditbook.training.tasks.upsampling import UpsampleScenes
 from ditbook.weights import checkpoint
 
 TASKS: dict[str, type[Task]] = {
@@ -46,11 +48,15 @@ TASKS: dict[str, type[Task]] = {
     "photographs": Photographs,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
+    "scenes-upsampling": UpsampleScenes,
     "summaries": Imitate,
     "summaries-dpo": PreferDirectly,
     "summaries-ppo": Reinforce,
     "summaries-reward": Prefer,
     "tokens": Tokenize,
+    "unclip-autoregressive-prior": WriteVectors,
+    "unclip-decoder": DecodeVectors,
+    "unclip-diffusion-prior": GuessVectors,
 }
 KEYS = ("description", "family", "task", "data", "dtype", "model", "training")
 DTYPES = {"float16": torch.float16, "float32": torch.float32}

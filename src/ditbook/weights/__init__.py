@@ -18,9 +18,11 @@ from ditbook.weights import checkpoint
 FAMILIES = {
     "actor-critic": ("ditbook.models.gpt", "ActorCritic"),
     "autoencoder": ("ditbook.models.autoencoder", "Autoencoder"),
+    "autoregressive-prior": ("ditbook.models.prior", "AutoregressivePrior"),
     "bert": ("ditbook.models.bert", "BERT"),
     "clip": ("ditbook.models.clip", "CLIP"),
     "dalle": ("ditbook.models.dalle", "DALLE"),
+    "diffusion-prior": ("ditbook.models.prior", "DiffusionPrior"),
     "dit": ("ditbook.models.dit", "DiT"),
     "dvae": ("ditbook.models.dvae", "DVAE"),
     "gpt": ("ditbook.models.gpt", "GPT"),
@@ -28,6 +30,7 @@ FAMILIES = {
     "scene-reader": ("ditbook.judges.scene_reader", "SceneReader"),
     "seq2seq": ("ditbook.models.seq2seq", "Seq2Seq"),
     "transformer": ("ditbook.models.transformer", "Transformer"),
+    "unclip-decoder": ("ditbook.models.unclip", "UnCLIPDecoder"),
     "unet": ("ditbook.models.unet", "UNet"),
     "upsampler": ("ditbook.models.unet", "Upsampler"),
 }
