@@ -51,7 +51,9 @@ def test_names_are_the_experiments():
     others = ("ablation", "bound", "open-start", "pixel-noise", "random-start", "scaling")
     chapter_14 = ("unclip-captions", "unclip-probe", "unclip-sources")
     language = (*chapter_4, *chapter_5, *chapter_6)
-    assert results.names() == sorted([*chapter_3, *language, *chapter_9, *chapter_12, *chapter_13, *chapter_14, *others])
+    assert results.names() == sorted(
+        [*chapter_3, *language, *chapter_9, *chapter_12, *chapter_13, *chapter_14, *others]
+    )
 
 
 @pytest.mark.parametrize("experiment", ["ablation", "open-start", "random-start", "scaling"])

@@ -74,7 +74,10 @@ def dalle() -> Diagram:
 
 def unclip() -> Diagram:
     d = Diagram(
-        760, 250, "unCLIP", "A caption becomes CLIP's vector of a picture by the prior, a latent by the decoder, pixels."
+        760,
+        250,
+        "unCLIP",
+        "A caption becomes CLIP's vector of a picture by the prior, a latent by the decoder, pixels.",
     )
     d.box(20, 90, 100, 50, "caption", "data")
     d.box(20, 20, 150, 46, "CLIP's text encoder", "fixed", 14)
