@@ -1,4 +1,4 @@
-"""Measure what chapters 3, 4, 5, 6, 9, 11, 12, 13, 14, 15, 16 and 18 report: python tools/experiments.py [EXPERIMENT ...]
+"""Measure what the chapters report: python tools/experiments.py [EXPERIMENT ...]
 
 Each measurement is added to src/ditbook/results/NAME.json as soon as it is taken, and what is there already is not
 taken again. A training that was stopped goes on from its checkpoint in runs/experiments. A GPU is used if there is one.
