@@ -159,7 +159,7 @@ def test_chapter_4_prints_what_was_measured():
     for name, rule, key in (
         ("both ways", "80/10/10", "gaps"),
         ("both ways, the text behind the gap taken away", "80/10/10", "gaps, text before alone"),
-        ("left to right", "left to right", "gaps"),
+        ("left to right, what stands before", "left to right", "gaps"),
     ):
         both = [
             [r[key] for r in results.load("manual") if (r["rule"], r["steps"]) == (rule, steps)]
