@@ -63,7 +63,7 @@ def test_each_image_depends_on_every_word_of_its_text_on_their_order_and_on_its_
         same = [torch.allclose(a, b) for a, b in zip(model(**given | {"tokens": changed}), wanted, strict=True)]
         assert same == [k != row for k in range(3)]
     swapped = TOKENS[:, [0, 2, 1, 3, 4]]
-    assert not torch.allclose(model(**given | {"tokens": swapped})[0], wanted[0])
+    assert (model(**given | {"tokens": swapped})[0] - wanted[0]).abs().max() > 1e-2
     other = model(**given | {"y": torch.tensor([1, 4, 2])})
     assert [torch.allclose(a, b) for a, b in zip(other, wanted, strict=True)] == [False, True, True]
 
@@ -74,7 +74,7 @@ def test_the_text_reaches_the_image_through_the_blocks_too(block, monkeypatch):
     encode = model.text_encoder.forward
     monkeypatch.setattr(model.text_encoder, "forward", lambda tokens: (encode(tokens)[0], torch.zeros(3, 24)))
     swapped = TOKENS[:, [0, 2, 1, 3, 4]]
-    assert not torch.allclose(model(**given | {"tokens": swapped})[0], model(**given)[0])
+    assert (model(**given | {"tokens": swapped})[0] - model(**given)[0]).abs().max() > 1e-2
 
 
 @blocks

@@ -133,7 +133,7 @@ class Stream(nn.Module):
         self.modulation = nn.Linear(width, (2 if read else 6) * width)
         self.mlp = None if read else MLP(width)
         if read:
-            self.attn.proj = nn.Identity()
+            self.attn.proj = nn.Identity()  # type: ignore[assignment]
 
     def project(self, x: Tensor, c: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Tokens (B, N, D), condition (B, D) → queries, keys and values, and what `finish` needs of the modulation."""

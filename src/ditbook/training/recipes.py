@@ -31,6 +31,7 @@ from ditbook.training.tasks.photographs import Photographs
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
+from ditbook.training.tasks.text_dit import DrawEmoji, DrawScenes
 from ditbook.training.tasks.unclip import DecodeVectors, GuessVectors, WriteVectors
 from ditbook.training.tasks.upsampling import UpsampleScenes
 from ditbook.weights import checkpoint
@@ -44,6 +45,7 @@ TASKS: dict[str, type[Task]] = {
     "emoji-autoencoder": ReconstructEmoji,
     "emoji-clip": MatchNames,
     "emoji-decoder": DecodeEmoji,
+    "emoji-from-text": DrawEmoji,
     "faces": Faces,
     "faces-upsampling": UpsampleFaces,
     "masked-words": MaskedWords,
@@ -52,6 +54,7 @@ TASKS: dict[str, type[Task]] = {
     "photographs": Photographs,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
+    "scenes-from-text": DrawScenes,
     "scenes-upsampling": UpsampleScenes,
     "summaries": Imitate,
     "summaries-dpo": PreferDirectly,
