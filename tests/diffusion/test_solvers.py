@@ -255,8 +255,40 @@ def test_variation_of_constants():
     assert b_next / b * before + b_next * integrated(start, end, along) == pytest.approx(after, abs=1e-7)
 
 
+def moments(start, end, x_start, size, pieces=20_000):
+    """Mean and deviation of x/a where (12.3) with η = 1 leads it from `size` at σ = `start`, if x₀ is held."""
+    levels = start * (end / start) ** (torch.arange(pieces + 1, dtype=torch.float64) / pieces)
+    mean, variance = size, 0.0
+    for now, after in pairwise(levels.tolist()):
+        middle, shorter = (now + after) / 2, after - now
+        mean += 2 * (mean - x_start) / middle * shorter  # ε = (x/a − x₀) / σ
+        variance += 4 * variance / middle * shorter - 2 * middle * shorter
+    return mean, math.sqrt(variance)
+
+
 @pytest.mark.equation(
-    "12.9", of="ditbook.diffusion.solvers.unipc", against="polynomials in λ, integrated in small pieces"
+    "12.9", of="ditbook.diffusion.solvers.dpm_solver", against="mean and variance of (12.3), in small pieces"
+)
+def test_a_stochastic_step_has_the_moments_of_the_equation():
+    """With x₀ held where the line through two predictions is half a step further on."""
+    process = GaussianDiffusion(schedules.linear(1000), predicts="x_start").respace(8)
+    before, now = -0.2, 0.3
+    lambdas, (a, _), (a_next, _) = -process.sigmas.log(), process.scales(4), process.scales(3)
+    half_a_step_on = now + (now - before) / (lambdas[4] - lambdas[5]) * (lambdas[3] - lambdas[4]) / 2
+    x, ends = torch.tensor([[0.7]], dtype=torch.float64), []
+    for fresh in (torch.zeros_like, torch.ones_like):
+        run = samplers.Run(lambda x, t: torch.full_like(x, before), process, {}, None, None)
+        run.denoise(x, 5)
+        run.model, run.noise = lambda x, t: torch.full_like(x, now), fresh
+        ends.append(solvers.dpm_solver(x, 4, run, stochastic=True).item() / a_next)
+    start, end = process.sigmas[[4, 3]].tolist()
+    mean, deviation = moments(start, end, half_a_step_on.item(), x.item() / a)
+    assert ends[0] == pytest.approx(mean, rel=1e-3)
+    assert ends[1] - ends[0] == pytest.approx(deviation, rel=1e-3)
+
+
+@pytest.mark.equation(
+    "12.10", of="ditbook.diffusion.solvers.unipc", against="polynomials in λ, integrated in small pieces"
 )
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_the_predictor_and_corrector_are_exact_on_polynomials(order):
