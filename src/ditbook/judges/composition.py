@@ -1,7 +1,7 @@
 """Six tasks of composition, as GenEval sets them, judged exactly: by what a reader finds in an image of a scene.
 
-As in GenEval a task looks at one thing that a caption asks for: what is in the image besides does not count, except
-in counting. Whether an image shows all that its caption says, and no more, is `data.scene.shows`.
+As in GenEval a task is about one part of what a caption says: what the image shows besides does not matter, except in
+counting. Whether an image shows all that its caption says, and no more, is `data.scene.shows`.
 Source: Ghosh et al. 2023, "GenEval: An Object-Focused Framework for Evaluating Text-to-Image Alignment", section 3.
 """
 
@@ -22,10 +22,10 @@ Seen = Sequence[tuple[Thing, Place]]  # things and their places, as `SceneReader
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked, and of which scenes."""
+    """What an image has to show, and for which scenes."""
 
     things: tuple[int, ...]  # how many the scenes have, as many of each number
-    suits: Callable[[Scene], bool]  # whether a scene of so many things can be asked this
+    suits: Callable[[Scene], bool]  # whether a scene of so many things is one for this task
     passed: Callable[[Seen, Scene], bool]
 
 
@@ -102,13 +102,13 @@ def scenes(
     Raises:
         ValueError: no such task.
     """
-    asked = _task(task)
-    found: list[list[Scene]] = [[] for _ in asked.things]
-    for k, (things, part) in enumerate(zip(asked.things, found, strict=True)):
-        wanted = (count - k + len(asked.things) - 1) // len(asked.things)
+    kind = _task(task)
+    found: list[list[Scene]] = [[] for _ in kind.things]
+    for k, (things, part) in enumerate(zip(kind.things, found, strict=True)):
+        wanted = (count - k + len(kind.things) - 1) // len(kind.things)
         while len(part) < wanted:
             layouts = shapes.sample(count, generator, things=things, pairs=pairs)
-            part += [layout.scene for layout in layouts if asked.suits(layout.scene)]
+            part += [layout.scene for layout in layouts if kind.suits(layout.scene)]
         del part[wanted:]
     return [scene for part in found for scene in part]
 
