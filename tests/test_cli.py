@@ -139,7 +139,7 @@ def test_help_of_each_command(capsys, command):
     text = capsys.readouterr().out
     assert text.startswith(" ".join(["usage: ditbook", *command]))
     for option in {
-        "train": ["--device", "--steps", "--out", "runs/NAME.safetensors"],
+        "train": ["--device", "--steps", "--out", "runs/NAME.safetensors", "--shard", "--dry-run"],
         "sample": ["--labels", "--seed"],
     }.get("".join(command), []):
         assert option in text

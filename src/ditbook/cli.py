@@ -1,9 +1,11 @@
 """The command `ditbook`: train the shipped weights again, sample from them, list them."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,7 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"ditbook {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")  # of this process, under torchrun
+        where = f"{options.command}, process {rank}" if rank != "0" else options.command
+        print(f"ditbook {where}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 
@@ -31,10 +35,24 @@ def parser() -> argparse.ArgumentParser:
         description="Train shipped weights again from their recipe. The run saves a checkpoint every 500 steps in "
         "runs/NAME.safetensors; if it is stopped, the same command goes on from there, to the same result.",
     )
-    train.add_argument("name", metavar="NAME", help="the weights, as `ditbook weights` lists them")
+    train.add_argument("name", metavar="NAME", help="the weights, as `ditbook weights` lists them, or a .toml")
     train.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
     train.add_argument("--steps", type=int, help="in place of the recipe's; the file's metadata then say so")
     train.add_argument("--out", type=Path, metavar="FILE", help="where the weights go (default: NAME.safetensors)")
+    many = train.add_argument_group(
+        "on several processes",
+        "With one of these options, or started by torchrun, the run saves its checkpoints in runs/NAME/, and goes on "
+        "from the newest that is whole, also with another number of processes.",
+    )
+    many.add_argument("--shard", choices=["ddp", "fsdp"], help="each process has all parameters (ddp), or a shard")
+    many.add_argument("--precision", choices=["float32", "bfloat16"], help="of matrix products (default: float32)")
+    many.add_argument("--compile", action="store_true", help="compile each block")
+    many.add_argument("--recompute", action="store_true", help="recompute each block in the backward pass: less memory")
+    many.add_argument("--parts", type=int, help="of a batch, computed one by one (default: one for each process)")
+    plan = train.add_argument_group("without training", "What the run will cost, with the options above.")
+    plan.add_argument("--dry-run", action="store_true", help="print parameters, memory, operations and days")
+    plan.add_argument("--card", default="H100", help="a GPU, for memory and days (default: H100)")
+    plan.add_argument("--cards", type=int, default=1, help="their number (default: 1)")
     train.set_defaults(run=_train)
 
     sample = commands.add_parser(
@@ -56,15 +74,53 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _plan(options: argparse.Namespace, layout: dict[str, Any]) -> None:
+    from dataclasses import replace
+
+    from ditbook.training import budget, recipes
+    from ditbook.training.distributed import Layout
+
+    recipe = recipes.load(options.name)
+    steps = recipe.training.steps if options.steps is None else options.steps
+    recipe = replace(recipe, training=replace(recipe.training, steps=steps))
+    print(budget.report(recipe, Layout(**layout), options.card, options.cards, options.parts))
+
+
 def _train(options: argparse.Namespace) -> None:
+    given = {key: getattr(options, key) for key in ("shard", "precision", "compile", "recompute")}
+    given = {key: value for key, value in given.items() if value}
+    if options.dry_run:
+        return _plan(options, given)
+    options.out = options.out or Path(f"{Path(options.name).stem}.safetensors")
+    if given or options.parts or "RANK" in os.environ:
+        metric = _train_together(options, given)
+    else:
+        metric = _train_alone(options)
+    if metric:
+        print(f"{options.out} ({_listed(metric)})")
+
+
+def _train_alone(options: argparse.Namespace) -> dict[str, float]:
     from ditbook.training import recipes
 
-    out = options.out or Path(f"{options.name}.safetensors")
-    checkpoint = Path("runs") / f"{options.name}.safetensors"
+    checkpoint = Path("runs") / f"{Path(options.name).stem}.safetensors"
     if checkpoint.exists():
         print(f"going on from {checkpoint}; remove it to start anew")
-    metric = recipes.train(options.name, device=options.device, steps=options.steps, out=out)
-    print(f"{out} ({_listed(metric)})")
+    return recipes.train(options.name, device=options.device, steps=options.steps, out=options.out)
+
+
+def _train_together(options: argparse.Namespace, layout: dict[str, Any]) -> dict[str, float]:
+    from ditbook.training import launch
+    from ditbook.training.distributed import Layout
+
+    return launch.train(
+        options.name,
+        Layout(**layout),
+        device=options.device,
+        steps=options.steps,
+        parts=options.parts,
+        out=options.out,
+    )
 
 
 def _sample(options: argparse.Namespace) -> None:

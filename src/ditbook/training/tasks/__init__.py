@@ -4,8 +4,10 @@ A task is a frozen dataclass whose fields are the keys of its recipes. It moves 
 """
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from dataclasses import replace
+from typing import ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ditbook.training.loop import Batch, Context, Data
@@ -15,6 +17,8 @@ M = TypeVar("M", bound=nn.Module)
 
 class Task(ABC, Generic[M]):
     """Data, loss and metric of a kind of recipe, for models of type M."""
+
+    splits: ClassVar[bool] = True  # processes can share a batch: the loss is a mean over its rows and changes nothing
 
     @abstractmethod
     def data(self) -> Batch:
@@ -26,6 +30,13 @@ class Task(ABC, Generic[M]):
     def batches(self, model: M) -> Data:
         """Where batches come from; by default from `data`. A task in which the model writes its own data has others."""
         return self.data()
+
+    def example(self, model: M) -> Batch:
+        """Two rows of the data, to count what a step costs; their numbers do not matter."""
+        small: Task[M] = replace(self, layouts=20) if hasattr(self, "layouts") else self  # type: ignore[type-var]
+        data = small.batches(model)
+        batch = data(torch.Generator()) if callable(data) else data
+        return {name: tensor[:2] for name, tensor in batch.items()}
 
     @abstractmethod
     def loss(self, model: M, batch: Batch, context: Context) -> Tensor:
