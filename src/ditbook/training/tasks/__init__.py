@@ -32,9 +32,9 @@ class Task(ABC, Generic[M]):
         return self.data()
 
     def example(self, model: M) -> Batch:
-        """Two rows of the data, to count what a step costs; their numbers do not matter."""
+        """Two rows of the data, to count what a step costs; their numbers do not matter. The model may be on meta."""
         small: Task[M] = replace(self, layouts=20) if hasattr(self, "layouts") else self  # type: ignore[type-var]
-        data = small.batches(model)
+        data = small.batches(model if type(self).batches is Task.batches else type(model)(model.config))
         batch = data(torch.Generator()) if callable(data) else data
         return {name: tensor[:2] for name, tensor in batch.items()}
 
