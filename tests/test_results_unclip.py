@@ -3,6 +3,7 @@
 import random
 from itertools import product
 
+import experiments_probes as probes
 import experiments_unclip as experiments
 import pytest
 import torch
@@ -38,6 +39,7 @@ def test_the_mixtures_of_captions_are_complete():
 def test_the_probes_are_complete():
     found = [(row["source"], row["seed"]) for row in results.load("unclip-probe")]
     assert sorted(found) == sorted(product(experiments.SOURCES, experiments.SEEDS))
+    assert [row["seed"] for row in results.load("unclip-places")] == list(experiments.SEEDS)
 
 
 def test_a_row_is_found_again():
@@ -71,15 +73,35 @@ def test_what_is_kept_of_a_scene():
 
 
 def test_the_probe_s_targets_name_colors_shapes_pairs_and_the_relation():
-    (row,) = experiments.targets([LAYOUT])
+    (row,) = probes.targets([LAYOUT])
     assert row[:80].sum() == 6
     red_star, blue_moon = (shapes.PAIRS.index(pair) for pair in (("red", "star"), ("blue", "moon")))
     assert row[16 + red_star] == row[16 + blue_moon] == 1
-    assert experiments.RELATIONS[int(row[80])] == "left of"
+    assert probes.RELATIONS[int(row[80])] == "left of"
     turned = Layout(Scene((MOON, STAR), ("right of",)), ((22, 16), (6, 16)))
-    assert torch.equal(experiments.targets([turned])[0], row)
+    assert torch.equal(probes.targets([turned])[0], row)
     perfect = torch.cat([20 * row[:80] - 10, 10 * torch.nn.functional.one_hot(row[80].long(), 4)])
-    assert set(experiments.probe_accuracy(perfect[None], row[None]).values()) == {1.0}
+    assert set(probes.probe_accuracy(perfect[None], row[None]).values()) == {1.0}
+
+
+def test_the_right_pairs_are_preferred_to_those_with_swapped_colors():
+    (row,) = probes.targets([LAYOUT])
+    logits = torch.zeros(1, 84)
+    pairs = {name: 16 + shapes.PAIRS.index(name) for name in (("red", "star"), ("blue", "moon"), ("blue", "star"))}
+    logits[0, pairs["red", "star"]] = 1.0
+    assert probes.probe_accuracy(logits, row[None])["bound"] == 1.0
+    assert probes.probe_accuracy(logits, row[None])["swaps"] == 1
+    logits[0, pairs["blue", "star"]] = 2.0
+    assert probes.probe_accuracy(logits, row[None])["bound"] == 0.0
+    same = Layout(Scene((STAR, Thing("large", "red", "moon")), ("left of",)), LAYOUT.places)
+    assert probes.probe_accuracy(logits, probes.targets([same]))["swaps"] == 0
+
+
+def test_a_probe_learns_what_stands_in_its_vectors():
+    x = torch.randn(600, 64, generator=torch.Generator().manual_seed(0)) / 8
+    y = (x[:, 0] > 0).long()
+    net = probes.trained_probe(x[:500], y[:500], 0, 2, torch.nn.functional.cross_entropy)
+    assert (net(8 * x[500:]).argmax(dim=1) == y[500:]).double().mean().item() > 0.85
 
 
 def test_short_captions_name_one_thing_and_some_are_wrong():

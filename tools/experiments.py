@@ -207,6 +207,7 @@ if __name__ == "__main__":
     import experiments_dalle
     import experiments_editing
     import experiments_gpt
+    import experiments_probes
     import experiments_rlhf
     import experiments_sampling
     import experiments_unclip
@@ -226,6 +227,7 @@ if __name__ == "__main__":
         **experiments_editing.EXPERIMENTS,
         **experiments_rlhf.EXPERIMENTS,
         **experiments_sampling.EXPERIMENTS,
+        **experiments_probes.EXPERIMENTS,
         **experiments_unclip.EXPERIMENTS,
     }
     names = ["ablation", *STARTS, "scaling", *single]
