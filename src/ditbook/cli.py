@@ -1,4 +1,4 @@
-"""The command `ditbook`: train the shipped weights again, sample from them, list them."""
+"""The command `ditbook`: train the shipped weights again or a model on your own images, sample from them, list them."""
 
 import argparse
 import os
@@ -55,6 +55,26 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--cards", type=int, default=1, help="their number (default: 1)")
     train.set_defaults(run=_train)
 
+    encode = commands.add_parser(
+        "encode",
+        help="turn images into latents, for a DiT to train on",
+        description="Encode images, and mirrored images, in shards. If it is stopped, the same command goes on. Under "
+        "torchrun each process makes its own shards.",
+    )
+    encode.add_argument("source", metavar="SOURCE", help="a folder of images, a parquet file, or a dataset of the hub")
+    encode.add_argument(
+        "--autoencoder",
+        required=True,
+        metavar="NAME",
+        help="weights, a weight file, or a folder of diffusers",
+    )
+    encode.add_argument("--size", type=int, default=256, help="side of the images (default: 256)")
+    encode.add_argument("--split", default="train", help="of the source (default: train)")
+    encode.add_argument("--batch-size", type=int, default=32, help="images at once (default: 32)")
+    encode.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
+    encode.add_argument("--out", type=Path, metavar="FOLDER", default=Path("latents"), help="(default: latents)")
+    encode.set_defaults(run=_encode)
+
     sample = commands.add_parser(
         "sample",
         help="generate images and save them as a PNG",
@@ -91,7 +111,7 @@ def _train(options: argparse.Namespace) -> None:
     given = {key: value for key, value in given.items() if value}
     if options.dry_run:
         return _plan(options, given)
-    options.out = options.out or Path(f"{Path(options.name).stem}.safetensors")
+    options.out = options.out or Path(f"{_stem(options.name)}.safetensors")
     if given or options.parts or "RANK" in os.environ:
         metric = _train_together(options, given)
     else:
@@ -103,7 +123,7 @@ def _train(options: argparse.Namespace) -> None:
 def _train_alone(options: argparse.Namespace) -> dict[str, float]:
     from ditbook.training import recipes
 
-    checkpoint = Path("runs") / f"{Path(options.name).stem}.safetensors"
+    checkpoint = Path("runs") / f"{_stem(options.name)}.safetensors"
     if checkpoint.exists():
         print(f"going on from {checkpoint}; remove it to start anew")
     return recipes.train(options.name, device=options.device, steps=options.steps, out=options.out)
@@ -121,6 +141,31 @@ def _train_together(options: argparse.Namespace, layout: dict[str, Any]) -> dict
         parts=options.parts,
         out=options.out,
     )
+
+
+def _encode(options: argparse.Namespace) -> None:
+    from ditbook.training import latents
+
+    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    place = os.environ.get("LOCAL_RANK", "")
+    rows = latents.encode(
+        options.source,
+        options.out,
+        autoencoder=options.autoencoder,
+        size=options.size,
+        split=options.split,
+        device=f"cuda:{place}" if options.device == "cuda" and place else options.device,
+        batch_size=options.batch_size,
+        rank=rank,
+        processes=processes,
+    )
+    if rank == 0:
+        print(f"{options.out} ({rows:,} images)")
+
+
+def _stem(name: str) -> str:
+    """Of the files of a recipe."""
+    return Path(name).stem if name.endswith(".toml") else name.replace("/", "-")
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from ditbook import __version__, weights
+from ditbook.models.dit import MODELS
 from ditbook.training.loop import TrainConfig
 from ditbook.training.loop import train as train_model
-from ditbook.training.tasks import Task
+from ditbook.training.tasks import Task, latents
 from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
@@ -43,6 +44,7 @@ TASKS: dict[str, type[Task]] = {
     "digits": Digits,
     "faces": Faces,
     "faces-upsampling": UpsampleFaces,
+    "latents": latents.Latents,
     "masked-words": MaskedWords,
     "continuation": ContinueManual,
     "mappings": FollowMappings,
@@ -83,7 +85,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Recipe:
-    """The recipe of the shipped weights `name`, or in the file of that path, which ends in `.toml`.
+    """The recipe of the shipped weights `name`, of a model of the paper, or in the file of a path that ends in `.toml`.
 
     Raises:
         ValueError: no such recipe.
@@ -91,6 +93,8 @@ def load(name: str) -> Recipe:
     """
     if name.endswith(SUFFIX):
         return parse(Path(name).stem, _read(Path(name)))
+    if name in MODELS:
+        return parse(name.replace("/", "-"), latents.paper(name))
     if name not in names():
         raise ValueError(f"no recipe named {name!r}; there are {', '.join(names())}")
     return parse(name, tomllib.loads((resources.files(weights) / f"{name}{SUFFIX}").read_text(encoding="utf-8")))
