@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--compile", action="store_true", help="compile each block")
     many.add_argument("--recompute", action="store_true", help="recompute each block in the backward pass: less memory")
     many.add_argument("--parts", type=int, help="of a batch, computed one by one (default: one for each process)")
+    many.add_argument("--watch", action="store_true", help="write scalars and samples for TensorBoard in runs/NAME/")
     plan = train.add_argument_group("without training", "What the run will cost, with the options above.")
     plan.add_argument("--dry-run", action="store_true", help="print parameters, memory, operations and days")
     plan.add_argument("--card", default="H100", help="a GPU, for memory and days (default: H100)")
@@ -89,6 +90,22 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--out", type=Path, metavar="FILE", default=Path("samples.png"), help="(default: samples.png)")
     sample.set_defaults(run=_sample)
 
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure samples against real images: FID, KID, Inception Score, precision and recall",
+        description="Measure samples against real images. Under torchrun the processes share the work.",
+    )
+    evaluate.add_argument("name", metavar="NAME", help="the weights of a generator, or a weight file")
+    evaluate.add_argument("real", metavar="REAL", help="a folder of images, a parquet file, or a dataset of the hub")
+    evaluate.add_argument("--count", type=int, default=1000, help="of samples (default: 1000)")
+    evaluate.add_argument("--split", default="train", help="of the real images (default: train)")
+    evaluate.add_argument("--features", default="scene-reader", help="or module:object, see the documentation")
+    evaluate.add_argument("--guidance-scale", type=float, default=1.0, help="1 is no guidance (default: 1)")
+    evaluate.add_argument("--steps", type=int, default=50, help="calls of the model (default: 50)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    evaluate.set_defaults(run=_evaluate)
+
     listed = commands.add_parser("weights", help="list the shipped weights", description="List the shipped weights.")
     listed.set_defaults(run=_weights)
     return whole
@@ -112,7 +129,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.dry_run:
         return _plan(options, given)
     options.out = options.out or Path(f"{_stem(options.name)}.safetensors")
-    if given or options.parts or "RANK" in os.environ:
+    if given or options.parts or options.watch or "RANK" in os.environ:
         metric = _train_together(options, given)
     else:
         metric = _train_alone(options)
@@ -140,6 +157,7 @@ def _train_together(options: argparse.Namespace, layout: dict[str, Any]) -> dict
         steps=options.steps,
         parts=options.parts,
         out=options.out,
+        watch=options.watch,
     )
 
 
@@ -184,6 +202,15 @@ def _sample(options: argparse.Namespace) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     plotting.grid(images, titles=labels).savefig(options.out, dpi=plotting.DPI)
     print(options.out)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ditbook.training import evaluation
+
+    names = ("count", "split", "features", "guidance_scale", "steps", "seed", "device")
+    found = evaluation.evaluate(options.name, options.real, **{name: getattr(options, name) for name in names})
+    if found:
+        print(f"{_listed(found)}; features: {options.features}")
 
 
 def _weights(options: argparse.Namespace) -> None:

@@ -4,16 +4,17 @@ Without `torchrun` a process is alone, and everything here works all the same.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from ditbook.training.loop import Batch, Context, Loss
 
 SHARDS = ("ddp", "fsdp")
+ByTime = Callable[[Any, Batch, torch.Generator], Tensor | None]
 PRECISIONS = ("float32", "bfloat16")
 
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")  # in errors of gloo and NCCL
@@ -110,13 +112,18 @@ def joined(device: str) -> Iterator[World]:
 class Objective(nn.Module):
     """The loss as a module: whatever it calls of the model, all parameters are there during its forward pass."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, by_time: ByTime | None = None) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.by_time = model, loss, by_time
 
     def forward(self, batch: Batch, context: Context) -> Tensor:
         """The loss of a batch, a scalar."""
         return self.loss(self.model, batch, context)
+
+    @torch.no_grad()
+    def times(self, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """The loss of a batch in each quarter of the time, (4,), if the task has it."""
+        return self.by_time(self.model, batch, generator) if self.by_time else None
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
@@ -125,7 +132,7 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     return [block for found in lists if isinstance(found, nn.ModuleList) for block in found]
 
 
-def wrapped(model: nn.Module, loss: Loss, layout: Layout, world: World) -> nn.Module:
+def wrapped(model: nn.Module, loss: Loss, layout: Layout, world: World, by_time: ByTime | None = None) -> nn.Module:
     """The module whose forward pass is the loss, and whose backward pass averages gradients over the processes.
 
     The order is that in which no graph breaks: recompute, compile, shard. The names of the parameters stay.
@@ -135,10 +142,11 @@ def wrapped(model: nn.Module, loss: Loss, layout: Layout, world: World) -> nn.Mo
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
         if layout.compile:
             block.compile()
-    objective = Objective(model, loss)
+    objective = Objective(model, loss, by_time)
     place(objective, model, layout, world)
     if layout.shard == "ddp":
         return DistributedDataParallel(objective, gradient_as_bucket_view=True)
+    register_fsdp_forward_method(objective, "times")
     return objective
 
 
@@ -186,6 +194,18 @@ def last_only(objective: nn.Module, last: bool) -> AbstractContextManager:
     if isinstance(objective, FSDPModule):
         objective.set_requires_gradient_sync(last)
     return objective.no_sync() if isinstance(objective, DistributedDataParallel) and not last else nullcontext()
+
+
+def times(objective: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor | None:
+    """`Objective.times`, the mean over the processes. All of them call it."""
+    inner: Any = objective.module if isinstance(objective, DistributedDataParallel) else objective
+    found = inner.times(batch, generator)
+    if isinstance(objective, FSDPModule):
+        objective.reshard()  # which the backward pass does otherwise
+    if found is not None:
+        dist.all_reduce(found)
+        found /= dist.get_world_size()
+    return found
 
 
 def whole(tensor: Tensor) -> Tensor:

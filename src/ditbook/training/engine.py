@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from ditbook import rng
 from ditbook.training import distributed
-from ditbook.training.distributed import Layout, World
+from ditbook.training.distributed import ByTime, Layout, World
 from ditbook.training.ema import EMA
 from ditbook.training.loop import CHECK_EVERY, Batch, Context, DivergedError, Loss, Stepper, TrainConfig, check_same
 from ditbook.training.snapshots import Found, Snapshots
 
-ROWS, NOISE = 0, 1  # what random numbers are for
+ROWS, NOISE, WATCH = 0, 1, 2  # what random numbers are for
 
 
 class Order:
@@ -66,13 +66,21 @@ class Engine(Stepper):
         layout: how the model lies on the processes.
         world: the processes.
         parts: how many parts a batch has, a multiple of the number of processes.
+        by_time: the loss of a batch in each quarter of the time, as `Task.by_time`.
 
     Raises:
         ValueError: the parts cannot be shared out evenly, or the batch cannot be split into them.
     """
 
     def __init__(
-        self, model: nn.Module, loss: Loss, config: TrainConfig, layout: Layout, world: World, parts: int
+        self,
+        model: nn.Module,
+        loss: Loss,
+        config: TrainConfig,
+        layout: Layout,
+        world: World,
+        parts: int,
+        by_time: ByTime | None = None,
     ) -> None:
         if parts % world.size:
             raise ValueError(f"a batch in {parts} parts cannot be shared by {world.size} processes; use a divisor")
@@ -80,7 +88,7 @@ class Engine(Stepper):
             raise ValueError(f"a batch of {config.batch_size} rows cannot be split into {parts} equal parts")
         ema = EMA(model, config.ema_decay)
         self.layout, self.world, self.parts = layout, world, parts
-        self.objective = distributed.wrapped(model, loss, layout, world)
+        self.objective = distributed.wrapped(model, loss, layout, world, by_time)
         distributed.place(ema.model, ema.model, layout, world)
         super().__init__(model, loss, config, ema=ema)
         for parameter in model.parameters():  # so that a checkpoint holds the same names at every step
@@ -121,6 +129,13 @@ class Engine(Stepper):
         dist.all_reduce(total)  # so that all processes note the same loss, and stop together
         self.update(total / self.world.size)
 
+    def by_time(self, batch: Batch) -> Tensor | None:
+        """The loss of this process's rows in each quarter of the time, (4,), averaged over all processes."""
+        batch = {name: rng.moved(tensor, self.device) for name, tensor in batch.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.layout.precision == "bfloat16"):
+            numbers = generator(self.config.seed, WATCH, self.count, self.world.rank)
+            return distributed.times(self.objective, batch, numbers)
+
     def state(self) -> dict[str, Any]:
         """All tensors of a checkpoint, those of this process or its shards."""
         moments = {name: self.optimizer.state[parameter] for name, parameter in self.model.named_parameters()}
@@ -150,13 +165,16 @@ class Engine(Stepper):
         self.losses = state["losses"].tolist()
 
 
+Watcher = Callable[[Engine, Batch, list[tuple[float, float]]], None]
+
+
 def train(
     engine: Engine,
     data: Mapping[str, Tensor],
     snapshots: Snapshots,
     *,
     save_every: int = 500,
-    watch: Callable[[Engine, Batch], None] | None = None,
+    watch: Watcher | None = None,
 ) -> None:
     """Train to the end.
 
@@ -165,7 +183,7 @@ def train(
         data: tensors, or what is indexed like them, of equal length.
         snapshots: where checkpoints go; the last step is always saved.
         save_every: steps between checkpoints.
-        watch: called on all processes with engine and last batch after losses were read.
+        watch: called on all processes after losses were read, with engine, last batch, and loss and norm of each step.
 
     Raises:
         ValueError: `data` is empty or ragged, or the engine has taken more steps than are wanted.
@@ -187,10 +205,10 @@ def train(
             bar.update()
             due = engine.count % save_every == 0 or engine.count == config.steps
             if engine.count % CHECK_EVERY == 0 or due:
-                _check(engine, snapshots)
+                read = _check(engine, snapshots)
                 bar.set_postfix(loss=f"{engine.losses[-1]:.3f}")
                 if watch is not None:
-                    watch(engine, batch)
+                    watch(engine, batch, read)
                 snapshots.poll()
             if due:
                 snapshots.save(engine.count, engine.state(), engine.about())
@@ -202,10 +220,10 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
-def _check(engine: Engine, snapshots: Snapshots) -> None:
+def _check(engine: Engine, snapshots: Snapshots) -> list[tuple[float, float]]:
     """Read the losses; where one is not finite, the checkpoint in the making is completed first."""
     try:
-        engine.check()
+        return engine.check()
     except DivergedError:
         snapshots.poll(finish=True)
         raise

@@ -13,6 +13,7 @@ from ditbook.training.distributed import Layout, joined, whole_state
 from ditbook.training.recipes import Recipe
 from ditbook.training.snapshots import Snapshots
 from ditbook.training.tasks import Task
+from ditbook.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def train(
     out: str | Path | None = None,
     runs: str | Path = "runs",
     save_every: int = 500,
+    watch: bool = False,
 ) -> dict[str, float]:
     """Train a recipe on the processes that `torchrun` started, or on this one alone; all of them call it.
 
@@ -39,6 +41,7 @@ def train(
         out: the file of the weights, which the first process writes.
         runs: folder of the folder NAME of checkpoints, the same for all processes.
         save_every: steps between checkpoints.
+        watch: write what happens for TensorBoard, beside the checkpoints.
 
     Returns:
         The metric; on other processes than the first nothing.
@@ -56,12 +59,13 @@ def train(
         model = recipes.started(recipe)
         data = data_of(recipe, model)
         parts = parts or (found.about["parts"] if found else world.size)
-        training = engine.Engine(model, recipe.task.loss, config, layout, world, parts)
+        training = engine.Engine(model, recipe.task.loss, config, layout, world, parts, recipe.task.by_time)
         if found:
             training.resume(snapshots, found)
             if world.first:
                 logger.warning("going on from %s; remove %s to start anew", found.folder, snapshots.folder)
-        engine.train(training, data, snapshots, save_every=save_every)
+        watcher = Watch(snapshots.folder / "tensorboard", recipe, world) if watch else None
+        engine.train(training, data, snapshots, save_every=save_every, watch=watcher)
         state = whole_state(training.ema.model)
     if not world.first:
         return {}

@@ -133,18 +133,23 @@ class Stepper:
             self.after_step(self.model)
         self.ema.update(self.model, step, skip=self.diverged)
 
-    def check(self) -> None:
+    def check(self) -> list[tuple[float, float]]:
         """Wait for the device and move the losses of the last steps to `losses`.
+
+        Returns:
+            Loss and norm of the gradient of each of these steps.
 
         Raises:
             DivergedError: a loss or the norm of its gradient is not finite; it names the step.
         """
-        for value, norm in torch.stack(self.pending).tolist() if self.pending else []:
+        read = torch.stack(self.pending).tolist() if self.pending else []
+        for value, norm in read:
             for what, number in (("loss", value), ("gradient's norm", norm)):
                 if not math.isfinite(number):
                     raise DivergedError(f"the {what} is {number} at step {len(self.losses)}; {ADVICE}")
             self.losses.append(value)
         self.pending.clear()
+        return read
 
     def save(self, path: str | Path) -> None:
         """Check, and write everything to a file.

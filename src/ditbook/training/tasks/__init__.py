@@ -42,6 +42,14 @@ class Task(ABC, Generic[M]):
     def loss(self, model: M, batch: Batch, context: Context) -> Tensor:
         """The loss of a batch, a scalar."""
 
+    def by_time(self, model: M, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """The loss of a batch in each quarter of the time, (4,), if there is one."""
+        return None
+
+    def grid(self, model: M) -> Tensor | None:
+        """Some samples to be seen, (N, C, H, W) in [−1, 1], of a model that makes images."""
+        return None
+
     @abstractmethod
     def evaluate(self, model: M) -> dict[str, float]:
         """Metrics of a trained model on the CPU, by name, on data that it was not trained on."""

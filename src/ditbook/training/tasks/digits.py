@@ -1,7 +1,8 @@
 """Diffusion of handwritten digits, by class or without classes: of 8×8 pixels, or of 28×28."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from sklearn.svm import SVC
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ditbook import data, pipeline, rng
 from ditbook.data import digits, mnist
-from ditbook.diffusion.losses import denoising_loss
+from ditbook.diffusion.losses import denoising_loss, loss_by_time
 from ditbook.diffusion.process import Parameterization, Process
 from ditbook.metrics.fid import frechet, statistics
 from ditbook.models.dit import DiT
@@ -55,6 +56,18 @@ class Digits(Task[DiT | UNet]):
             return denoising_loss(model, diffusion, batch["image"], context.generator)
         dropout = model.config.label_dropout
         return denoising_loss(model, diffusion, batch["image"], context.generator, dropout=dropout, y=batch["label"])
+
+    def by_time(self, model: DiT | UNet, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The error in each quarter of the time."""
+        condition: dict[str, Any] = {"y": batch["label"]} if pipeline.conditional(model) else {}
+        return loss_by_time(model, self.process(model), batch["image"], generator, **condition)
+
+    def grid(self, model: DiT | UNet) -> Tensor:
+        """Twenty digits, two of each class if there are classes."""
+        generator = pipeline.Pipeline(model, self.process(model), pipeline.DIGITS)
+        if pipeline.conditional(model):
+            return generator.sample([*range(10)] * 2, guidance_scale=2.0)
+        return replace(generator, labels=()).sample(count=20)
 
     def evaluate(self, model: DiT | UNet) -> dict[str, float]:
         """Error of the prediction; with classes how many samples show theirs; of 28×28 pixels how near samples are."""

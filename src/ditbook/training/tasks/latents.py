@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ditbook import pipeline, rng, weights
-from ditbook.diffusion.losses import denoising_loss
+from ditbook.diffusion.losses import denoising_loss, loss_by_time
 from ditbook.diffusion.process import Parameterization
 from ditbook.models.autoencoder import AutoencoderConfig, sample_latent
 from ditbook.models.dit import MODELS, DiT, DiTConfig
@@ -49,12 +49,29 @@ class Latents(Task[DiT]):
 
     def loss(self, model: DiT, batch: Batch, context: Context) -> Tensor:
         """The denoising loss of latents that are mirrored and sampled anew in each step."""
-        y, generator = batch["label"], context.generator
-        mirrored = rng.rand((len(y), 1, 1, 1), generator, y.device) < 0.5
+        x, diffusion = self.clean(batch, context.generator), pipeline.process(model, self.predicts, self.schedule)
+        dropout = model.config.label_dropout
+        return denoising_loss(model, diffusion, x, context.generator, dropout=dropout, y=batch["label"])
+
+    def clean(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Latents of a batch, each mirrored or not, sampled anew and scaled."""
+        mirrored = rng.rand((len(batch["mean"]), 1, 1, 1), generator, batch["mean"].device) < 0.5
         mean, std = (torch.where(mirrored, batch[f"mirrored {name}"], batch[name]) for name in ("mean", "std"))
-        x = self.factor * sample_latent(mean, std, generator)
+        return self.factor * sample_latent(mean, std, generator)
+
+    def by_time(self, model: DiT, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The error in each quarter of the time."""
+        x, diffusion = self.clean(batch, generator), pipeline.process(model, self.predicts, self.schedule)
+        return loss_by_time(model, diffusion, x, generator, y=batch["label"])
+
+    def grid(self, model: DiT) -> Tensor:
+        """Sixteen images, of as many classes as there are."""
+        count = model.config.num_classes
         diffusion = pipeline.process(model, self.predicts, self.schedule)
-        return denoising_loss(model, diffusion, x, generator, dropout=model.config.label_dropout, y=y)
+        device = next(model.parameters()).device
+        decoder = weights.load(self.latents_of).to(device)
+        generator = pipeline.Pipeline(model, diffusion, tuple(map(str, range(count))), decoder)
+        return generator.sample([k * count // 16 for k in range(16)], guidance_scale=1.5)
 
     @torch.no_grad()
     def evaluate(self, model: DiT) -> dict[str, float]:
