@@ -115,8 +115,14 @@ def test_chapter_3_prints_what_was_measured():
 
 def test_the_masking_experiment_is_complete():
     rows = results.load("masking")
-    assert sorted((row["rule"], row["seed"]) for row in rows) == sorted((rule, s) for rule in RULES for s in range(3))
+    floors = [("untrained", 0), ("untrained", 1), ("untrained", 2), ("no network", 0)]
+    wanted = [(rule, s) for rule in RULES for s in range(3)] + floors
+    assert sorted((row["rule"], row["seed"]) for row in rows) == sorted(wanted)
     for row in rows:
+        if (row["rule"], row["seed"]) in floors:
+            assert {"colour", "wrong word", "machine", "torch"} <= row.keys()
+            assert "words" not in row
+            continue
         contest = row["rule"] in ("80/10/10", "left to right")
         assert {"words", "articles", "colour", "wrong word", "machine", "torch"} <= row.keys()
         assert ("written" in row) == contest
@@ -137,7 +143,7 @@ def test_the_fine_tuning_experiment_is_complete():
     kinds = [
         (start, *how) for start in ("pre-trained", "from scratch") for how in (("all layers", 200), ("classifier", 0))
     ]
-    kinds.append(("bag of words", "classifier", 0))
+    kinds += [("bag of words", part, 0) for part in ("classifier", "perceptron")]
     wanted = [(start, part, n, s, steps) for start, part, steps in kinds for n in LABELS for s in range(3)]
     wanted += [("from scratch", "all layers", n, s, 1400) for n in (256, 2048, 8000) for s in range(3)]
     assert sorted(found) == sorted(wanted)
@@ -156,6 +162,12 @@ def test_chapter_4_prints_what_was_measured():
             [r[key] for r in results.load("masking") if r["rule"] == rule] for key in ("words", "colour", "wrong word")
         ]
         assert [rule, *map(over_seeds, found)] in rows
+    for name, rule, text in (
+        ("untrained", "untrained", over_seeds),
+        ("each word alone", "no network", "{0[0]:.2f}".format),
+    ):
+        found = [[r[key] for r in results.load("masking") if r["rule"] == rule] for key in ("colour", "wrong word")]
+        assert [name, "", *map(text, found)] in rows
     for name, rule, key in (
         ("both ways", "80/10/10", "gaps"),
         ("both ways, the text behind the gap taken away", "80/10/10", "gaps, text before alone"),
@@ -169,9 +181,10 @@ def test_chapter_4_prints_what_was_measured():
     for name, kind in {
         "pre-trained, all layers": ("pre-trained", "all layers", 200),
         "pre-trained, classifier alone": ("pre-trained", "classifier", 0),
-        "from scratch, all layers": ("from scratch", "all layers", 200),
+        "from scratch, all layers, 200 steps": ("from scratch", "all layers", 200),
         "from scratch, classifier alone": ("from scratch", "classifier", 0),
-        "bag of words": ("bag of words", "classifier", 0),
+        "counts of words, perceptron": ("bag of words", "perceptron", 0),
+        "counts of words, linear": ("bag of words", "classifier", 0),
     }.items():
         tuned = [r for r in results.load("fine-tuning") if (r["start"], r["trained"], r["steps"]) == kind]
         found = [[r["accuracy"] for r in tuned if r["labels"] == n] for n in (32, 256, 2048, 8000)]

@@ -4,10 +4,12 @@ from itertools import product
 
 import experiments_cascade as stages
 import experiments_editing as experiments
+import numpy as np
 import pytest
 import torch
 
-from ditbook import pipeline, results
+from ditbook import data, pipeline, results
+from ditbook.data import photographs
 from ditbook.diffusion import editing
 
 
@@ -26,12 +28,14 @@ def test_every_measurement_is_there_once():
         (world, *plan, seed)
         for world, several in (("digits", experiments.PLANS), ("faces", experiments.FEWER))
         for plan, seed in product(several, experiments.SEEDS)
-    ]
+    ] + [("digits", name, 0, 1, 1, 0) for name in experiments.BOUNDS]
     assert plans("inpainting", "world", "method", "steps", "jump", "repetitions", "seed") == strings(halves)
     assert plans("edits", "sigma", "seed") == strings(product(experiments.SIGMAS, experiments.SEEDS))
-    assert plans("outpainting", "repetitions", "seed") == strings(product((1, 3), experiments.SEEDS))
+    windows = [(*plan, seed) for plan, seed in product(experiments.WINDOWS, experiments.SEEDS)]
+    assert plans("outpainting", "steps", "repetitions", "seed") == strings(windows)
     kinds = ["network", *(f"Wiener, {side}×{side}" for side in (1, 4, 8, 16))]
-    assert plans("denoising", "method", "sigma") == strings(product(kinds, experiments.NOISES))
+    squares = product(photographs.NAMES, kinds, experiments.NOISES)
+    assert plans("denoising", "photograph", "method", "sigma") == strings(squares)
     arms = [(1, 0), *((stages.LEVELS[1], level) for level in stages.SHOWN)]
     assert plans("augmentation", "levels", "level", "seed") == strings(
         (*arm, seed) for arm, seed in product(arms, stages.SEEDS)
@@ -66,10 +70,20 @@ def test_an_edit_is_found_again():
 
 def test_the_network_s_denoising_is_found_again():
     maker = pipeline.load("unet-photographs")
-    (row,) = [r for r in results.load("denoising") if (r["sigma"], r["method"]) == (0.4, "network")]
-    noisy, t, x = experiments.noisy_squares(maker, 0.4)
-    error = (experiments.predicted(maker, noisy[::4], t[::4]) - x[::4]).square().mean((1, 2, 3))
-    assert error.mean().item() == pytest.approx(row["error"], abs=6 * row["standard error"])
+    for name in photographs.NAMES:
+        plan = (name, 0.4, "network")
+        (row,) = [r for r in results.load("denoising") if (r["photograph"], r["sigma"], r["method"]) == plan]
+        noisy, t, x = experiments.noisy_squares(maker, name, 0.4)
+        assert x.shape == (row["n"], 3, 32, 32)
+        error = (experiments.predicted(maker, noisy, t) - x).square().mean()
+        assert error.item() == pytest.approx(row["error"], rel=0.05)
+
+
+def test_the_squares_of_a_photograph_are_apart():
+    """Each stands where the photograph has it, and none overlaps another."""
+    _, _, x = experiments.noisy_squares(pipeline.load("unet-photographs"), "china", 0.4)
+    whole = data.to_float(torch.from_numpy(np.array(photographs.load("validation")[0]["image"])[None]))
+    assert torch.equal(x[6], whole[0, :, 32:64, 32:64])  # five in a row
 
 
 def test_the_cascade_is_found_again():

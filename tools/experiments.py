@@ -133,13 +133,16 @@ def transformer(experiment: str) -> None:
 
 
 def masking() -> None:
-    """BERT, the parts of its masking rule, and its rival."""
+    """BERT, the parts of its masking rule, its rival, and what can be read where nothing was learned."""
     for seed in range(experiments_bert.SEEDS):
         for rule in experiments_bert.RULES:
             if not stored("masking", {"rule": rule, "seed": seed}):
                 start = time.perf_counter()
                 row = experiments_bert.measure(rule, seed, RUNS)
                 store("masking", row | {"seconds": round(time.perf_counter() - start, 1)} | machine())
+    for kind, seed in experiments_bert.FLOORS:
+        if not stored("masking", {"rule": kind, "seed": seed}):
+            store("masking", experiments_bert.floor(kind, seed) | machine())
 
 
 def manual() -> None:

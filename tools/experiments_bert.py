@@ -5,11 +5,13 @@
 Letters: `N` captions, `T` tokens, `V` vocabulary, `D` width.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
@@ -33,6 +35,7 @@ RULES = {  # of the chosen words: mask, random, same
     LEFT: (0.8, 0.1, 0.1),  # not used
 }
 SEEDS, STEPS, SWEEPS = 3, 600, 5
+FLOORS = [("untrained", seed) for seed in range(SEEDS)] + [("no network", 0)]
 CONFIG: dict[str, Any] = {"positions": 40, "width": 64, "depth": 2, "heads": 4}
 TRAINING: dict[str, Any] = {"batch_size": 32, "learning_rate": 3e-3, "grad_clip": 1.0, "ema_decay": 0.99}
 MANUAL: dict[str, Any] = {"vocabulary": 1000, "positions": 64, "width": 96, "depth": 2, "heads": 4}
@@ -151,12 +154,12 @@ def probe(train_x: Tensor, train_y: Tensor, x: Tensor, y: Tensor) -> float:
 
 
 @torch.no_grad()
-def colours(model: BERT, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def colours(encode: Callable[[Tensor], Tensor], tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Features of each noun, and the colour word behind it."""
     nouns = torch.isin(tokens, numbers([noun for noun, _ in captions.NOUNS.values()]))
     names = {form: i for i, forms in enumerate(captions.ADJECTIVES.values()) for form in forms}
     index = torch.tensor([names.get(token.strip(), -1) for token in WORDS.tokens])
-    return model.encode(tokens)[nouns], index[tokens.roll(-1, dims=1)[nouns]]
+    return encode(tokens)[nouns], index[tokens.roll(-1, dims=1)[nouns]]
 
 
 def spoiled(tokens: Tensor) -> Tensor:
@@ -167,10 +170,28 @@ def spoiled(tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def wrong_words(model: BERT, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def wrong_words(encode: Callable[[Tensor], Tensor], tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Features of each word of spoiled captions, and whether it was replaced."""
     read, real = spoiled(tokens), tokens >= len(SPECIAL)
-    return model.encode(read)[real], (read != tokens)[real].long()
+    return encode(read)[real], (read != tokens)[real].long()
+
+
+def probes(encode: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """What linear classifiers, fitted to 600 captions, read off the features of 600 others, with nothing masked."""
+    seen, held_out = rows("train", 8000)[:600], rows("validation", 1000)[:600]
+    return {
+        "colour": probe(*colours(encode, seen), *colours(encode, held_out)),
+        "wrong word": probe(*wrong_words(encode, seen), *wrong_words(encode, held_out)),
+    }
+
+
+def floor(kind: str, seed: int) -> dict[str, Any]:
+    """What `probes` find where nothing was learned: in an untrained BERT, or with each word alone as its feature."""
+    torch.manual_seed(seed)
+    untrained = BERT(BERTConfig(vocabulary=len(WORDS), **CONFIG))
+    alone = kind == "no network"
+    found = probes((lambda tokens: F.one_hot(tokens, len(WORDS)).float()) if alone else untrained.encode)
+    return {"rule": kind, "seed": seed, "steps": 0} | found
 
 
 @torch.no_grad()
@@ -205,9 +226,7 @@ def measure(rule: str, seed: int, runs: Path) -> dict[str, Any]:
         like = tokens[:300]
         row["written"] = right(write_into_masks(model, like, 0, generator))
         row[f"written, {SWEEPS} sweeps"] = right(write_into_masks(model, like, SWEEPS, generator))
-    seen = rows("train", 8000)[:600]
-    row["colour"] = probe(*colours(model, seen), *colours(model, tokens[:600]))
-    row["wrong word"] = probe(*wrong_words(model, seen), *wrong_words(model, tokens[:600]))
+    row |= probes(model.encode)
     if rule != LEFT:
         row |= doubts(model, tokens[:600])
     return row | {"parameters": sum(p.numel() for p in model.parameters())}

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from experiments import DEVICE, machine, store, stored
 from torch import Tensor
 
 from ditbook import data, pipeline, rng, weights
-from ditbook.data import shapes
+from ditbook.data import photographs, shapes
 from ditbook.diffusion import editing, guidance, linear, samplers, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.judges.scene_reader import SceneReader
@@ -26,13 +28,14 @@ WIDTH, CORRELATION, SEQUENCES = 16, 0.9, 1000
 PLANS = (("pasted", 25, 5, 1), ("replaced", 25, 5, 1), ("replaced", 65, 5, 1), ("resampled", 25, 5, 3),
          ("resampled", 25, 1, 3), ("resampled", 25, 5, 5))  # fmt: skip
 FEWER = PLANS[:4]  # for faces
+BOUNDS = ("black", "truth")  # lower halves of digits that no model drew: none at all, and the true ones
 DIGITS = 100
 SIGMAS = (0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 STEPS = 25
 NEW = 3  # windows of a wide scene after the first
 OVERLAP = 8  # pixels
 SCENES = 32
-SQUARES = 1000
+WINDOWS = ((25, 1), (65, 1), (25, 3))  # steps and repetitions of a window: the last two call the model as often
 NOISES = (0.1, 0.2, 0.4, 0.8)
 
 
@@ -92,6 +95,17 @@ def inpainting() -> None:
                 x = torch.where(mask, images, x).clamp(-1, 1)
                 row = key | {"seed": seed, "n": len(x), "calls": editing.calls(steps, jump, repetitions)}
                 store("inpainting", row | seam(x, images) | reading(x, labels) | machine())
+        if world == "digits":
+            bounds(images, mask, labels)
+
+
+def bounds(images: Tensor, mask: Tensor, labels: Tensor | None) -> None:
+    """What the reader of digits says of upper halves alone, and of the true digits."""
+    for name, x in zip(BOUNDS, (torch.where(mask, images, -1.0), images), strict=True):
+        key = {"world": "digits", "method": name, "steps": 0, "jump": 1, "repetitions": 1, "seed": 0}
+        if not stored("inpainting", key):
+            row = key | {"n": len(x), "calls": 0}
+            store("inpainting", row | seam(x, images) | reading(x, labels) | machine())
 
 
 def worlds() -> Iterator[tuple[str, Any, GaussianDiffusion, Tensor, Tensor | None]]:
@@ -148,18 +162,18 @@ def outpainting() -> None:
     """Wide scenes, window after window in latents, each with a thing of its own."""
     maker, reader = pipeline.load("dit-shapes-latent", DEVICE), weights.load("scene-reader")
     for seed in SEEDS:
-        for repetitions in (1, 3):
-            key = {"seed": seed, "repetitions": repetitions, "jump": 5, "steps": STEPS, "overlap": OVERLAP}
+        for steps, repetitions in WINDOWS:
+            key = {"seed": seed, "repetitions": repetitions, "jump": 5, "steps": steps, "overlap": OVERLAP}
             if not stored("outpainting", key):
-                x, labels = wide(maker, SCENES, seed, repetitions)
+                x, labels = wide(maker, SCENES, seed, steps, repetitions)
                 store("outpainting", key | {"n": SCENES} | windows_read(reader, x, labels) | machine())
 
 
 @torch.no_grad()
-def wide(maker: pipeline.Pipeline, count: int, seed: int, repetitions: int) -> tuple[Tensor, Tensor]:
+def wide(maker: pipeline.Pipeline, count: int, seed: int, steps: int, repetitions: int) -> tuple[Tensor, Tensor]:
     """Scenes of 32×104 pixels, and the labels of their windows, (NEW + 1, count)."""
     assert maker.autoencoder is not None
-    model, process = guidance.ClassifierFreeGuidance(maker.model, 2.0), maker.diffusion.respace(STEPS)
+    model, process = guidance.ClassifierFreeGuidance(maker.model, 2.0), maker.diffusion.respace(steps)
     generator = torch.Generator().manual_seed(seed)
     labels = rng.randint(len(shapes.PAIRS), (NEW + 1, count), generator, torch.device("cpu"))
     noise = rng.randn((count, 4, 8, 8), generator, torch.empty(0))
@@ -187,20 +201,23 @@ def denoising() -> None:
     methods: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"network": partial(predicted, maker)}
     for side in (1, 4, 8, 16):
         methods[f"Wiener, {side}×{side}"] = partial(blockwise, side, linear.fit(blocks(train, side)), maker.diffusion)
-    for sigma in NOISES:
-        noisy, t, x = noisy_squares(maker, sigma)
-        for name, method in methods.items():
-            if not stored("denoising", key := {"sigma": sigma, "method": name}):
-                error = (method(noisy, t) - x).square().mean((1, 2, 3))
-                row = {"n": SQUARES, "error": error.mean().item(), "standard error": error.std().item() / SQUARES**0.5}
-                store("denoising", key | row | machine())
+    for name, sigma in product(photographs.NAMES, NOISES):
+        noisy, t, x = noisy_squares(maker, name, sigma)
+        errors = {kind: (method(noisy, t) - x).square().mean((1, 2, 3)) for kind, method in methods.items()}
+        for kind, error in errors.items():
+            if not stored("denoising", key := {"photograph": name, "sigma": sigma, "method": kind}):
+                ahead = error - errors["network"]  # of the same squares
+                row = {"n": len(x), "error": error.mean().item(), "network ahead by": ahead.mean().item()}
+                store("denoising", key | row | {"standard error": ahead.std().item() / len(x) ** 0.5} | machine())
 
 
-def noisy_squares(maker: pipeline.Pipeline, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Test squares with noise, their timesteps, and the squares without."""
-    x, process = data.to_float(crops("validation", SQUARES, 32, seed=3)), maker.diffusion
+def noisy_squares(maker: pipeline.Pipeline, name: str, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Squares of a photograph that do not overlap, with noise; their timesteps; and the squares without."""
+    (image,) = [x for x, n in zip(photographs.load("validation")["image"], photographs.NAMES, strict=True) if n == name]
+    whole = data.to_float(torch.from_numpy(np.array(image))[None])  # (1, 3, 427, 160)
+    x, process = blocks(whole, 32).view(-1, 3, 32, 32), maker.diffusion
     assert isinstance(process, GaussianDiffusion)
-    t = torch.full((SQUARES,), int(process.timesteps_of(torch.tensor(sigma)).round()))
+    t = torch.full((len(x),), int(process.timesteps_of(torch.tensor(sigma)).round()))
     return process.add_noise(x, t, rng.randn(x.shape, torch.Generator().manual_seed(4), x)), t, x
 
 
@@ -211,7 +228,7 @@ def predicted(maker: pipeline.Pipeline, noisy: Tensor, t: Tensor) -> Tensor:
 
 
 def blocks(x: Tensor, side: int) -> Tensor:
-    """Squares of images (B, 3, 32, 32), a row each, (B·N, 3·side·side)."""
+    """Squares of images (B, 3, H, W), a row each, (B·N, 3·side·side)."""
     return torch.nn.functional.unfold(x, side, stride=side).transpose(1, 2).flatten(0, 1)
 
 

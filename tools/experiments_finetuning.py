@@ -5,6 +5,7 @@ Letters: `N` captions, `T` tokens, `V` vocabulary, `D` width.
 
 import copy
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import experiments_bert as bert
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from torch import Tensor, nn
 
 from ditbook.data import captions
@@ -82,9 +84,20 @@ def linear(train_x: Tensor, train_y: Tensor, x: Tensor, y: Tensor) -> float:
     return float(LogisticRegression(max_iter=1000).fit(train_x, train_y).score(x, y))
 
 
+def perceptron(train_x: Tensor, train_y: Tensor, x: Tensor, y: Tensor, seed: int) -> float:
+    """Accuracy of a perceptron with 64 hidden units, trained until its loss stops falling."""
+    start = MLPClassifier(64, learning_rate_init=3e-3, max_iter=2000, random_state=seed)
+    return float(start.fit(train_x, train_y).score(x, y))
+
+
 def counts(tokens: Tensor) -> Tensor:
     """How often each word stands in each caption, (N, V)."""
     return torch.stack([row.bincount(minlength=len(bert.WORDS)) for row in tokens]).float()
+
+
+@cache
+def pretrained(seed: int, runs: Path) -> BERT:
+    return bert.trained("80/10/10", seed, runs).requires_grad_(True)
 
 
 def measurements(seed: int, runs: Path) -> Iterator[tuple[dict[str, Any], Any]]:
@@ -92,27 +105,29 @@ def measurements(seed: int, runs: Path) -> Iterator[tuple[dict[str, Any], Any]]:
     x, y = labelled("train", 8000, seed=10 + seed)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     held_out = labelled("validation", 1000, seed=4)
-    pretrained = bert.trained("80/10/10", seed, runs).requires_grad_(True)
     torch.manual_seed(100 + seed)
     fresh = BERT(BERTConfig(vocabulary=len(bert.WORDS), **bert.CONFIG))
     for count in LABELS:
         few = x[order[:count]], y[order[:count]]
-        for start, model in (("pre-trained", pretrained), ("from scratch", fresh)):
+        for start, model in (("pre-trained", partial(pretrained, seed, runs)), ("from scratch", lambda: fresh)):
             key = {"seed": seed, "labels": count, "start": start}
             yield (
                 key | {"trained": "all layers", "steps": STEPS},
-                lambda model=model, few=few: right(tuned(copy.deepcopy(model), *few, seed, STEPS), *held_out),
+                lambda model=model, few=few: right(tuned(copy.deepcopy(model()), *few, seed, STEPS), *held_out),
             )
-            yield key | {"trained": "classifier", "steps": 0}, lambda model=model, few=few: frozen(model, few, held_out)
+            yield (
+                key | {"trained": "classifier", "steps": 0},
+                lambda model=model, few=few: frozen(model(), few, held_out),
+            )
         if count in LONG_LABELS:
             yield (
                 {"seed": seed, "labels": count, "start": "from scratch", "trained": "all layers", "steps": LONG},
                 lambda few=few: right(tuned(copy.deepcopy(fresh), *few, seed, LONG), *held_out),
             )
-        yield (
-            {"seed": seed, "labels": count, "start": "bag of words", "trained": "classifier", "steps": 0},
-            lambda few=few: linear(counts(few[0]), few[1], counts(held_out[0]), held_out[1]),
-        )
+        bags = counts(few[0]), few[1], counts(held_out[0]), held_out[1]
+        key = {"seed": seed, "labels": count, "start": "bag of words", "steps": 0}
+        yield key | {"trained": "classifier"}, lambda bags=bags: linear(*bags)
+        yield key | {"trained": "perceptron"}, lambda bags=bags: perceptron(*bags, seed)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ class PPOConfig:
     Raises:
         ValueError: a value out of range.
 
-    Source: Stiennon et al. 2020, appendix B.1, for discount, decay, clips and epochs.
+    Source: Stiennon et al. 2020, appendix B.1, for discount, decay and epochs; Ziegler et al. 2019, code, for clips.
     """
 
     beta: float = 0.05  # weight of the KL penalty, in points per nat
