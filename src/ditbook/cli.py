@@ -50,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--recompute", action="store_true", help="recompute each block in the backward pass: less memory")
     many.add_argument("--parts", type=int, help="of a batch, computed one by one (default: one for each process)")
     many.add_argument("--watch", action="store_true", help="write scalars and samples for TensorBoard in runs/NAME/")
+    many.add_argument("--real", help="images, as for `ditbook evaluate`: watch, and compare samples with them")
+    many.add_argument("--features", default="scene-reader", help="of that comparison, or module:object")
     plan = train.add_argument_group("without training", "What the run will cost, with the options above.")
     plan.add_argument("--dry-run", action="store_true", help="print parameters, memory, operations and days")
     plan.add_argument("--card", default="H100", help="a GPU, for memory and days (default: H100)")
@@ -129,7 +131,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.dry_run:
         return _plan(options, given)
     options.out = options.out or Path(f"{_stem(options.name)}.safetensors")
-    if given or options.parts or options.watch or "RANK" in os.environ:
+    if given or options.parts or options.watch or options.real or "RANK" in os.environ:
         metric = _train_together(options, given)
     else:
         metric = _train_alone(options)
@@ -158,6 +160,8 @@ def _train_together(options: argparse.Namespace, layout: dict[str, Any]) -> dict
         parts=options.parts,
         out=options.out,
         watch=options.watch,
+        real=options.real,
+        features=options.features,
     )
 
 

@@ -22,11 +22,12 @@ from ditbook.weights import checkpoint
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What the two processes found, by rank."""
+    """What the two processes found, by rank; and the folder, in which two more have trained the recipe."""
     folder = tmp_path_factory.mktemp("engines")
-    for process in two.start("engines", folder):
-        _, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
+    for scene in ("engines", "recipe"):  # processes that meet twice at one address may meet in the past
+        for process in two.start(scene, folder):
+            _, err = process.communicate(timeout=900)
+            assert process.returncode == 0, err
     return [torch.load(folder / f"found{rank}.pt") for rank in range(2)], folder
 
 
@@ -165,12 +166,12 @@ def test_killed_and_started_again_it_ends_at_the_same_bits(found, tmp_path):
         time.sleep(random.uniform(0, 0.3))
         for victim in victims:
             processes[victim].send_signal(signal.SIGKILL)
-        errors = [process.communicate(timeout=100)[1] for process in processes]
+        errors = [process.communicate(timeout=900)[1] for process in processes]
         assert [process.returncode for process in processes] == [-9 if n in victims else 1 for n in range(2)]
         if victims == [1]:
             assert "another process of the run has ended; start all of them again" in errors[0].splitlines()[-1]
     for process in two.start("recipe", killed):
-        _, err = process.communicate(timeout=200)
+        _, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
     (one, _), (other, _) = (checkpoint.load(folder / "tiny.safetensors") for folder in (whole, killed))
     assert all(torch.equal(one[name], other[name]) for name in one)

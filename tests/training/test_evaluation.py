@@ -53,7 +53,7 @@ def test_the_samples_do_not_depend_on_the_number_of_processes():
 
     def samples(rank, size):
         world = World(rank, size, torch.device("cpu"), None)
-        return list(evaluation.generated(made, 12, world, 0, 5, {"steps": 2}))
+        return list(evaluation.generated(made, 12, world, 0, 5, steps=2))
 
     one, first, second = samples(0, 1), samples(0, 2), samples(1, 2)
     assert [len(part) for part in one] == [5, 5, 2]
@@ -102,5 +102,7 @@ def test_bad_arguments(scenes):
         evaluation.evaluate("dit-digits", "real", count=0)
     with pytest.raises(ValueError, match="does not generate images"):
         evaluation.evaluate("clip-shapes", "real")
-    with joined("cpu") as world:
+    with pytest.raises(ValueError, match=r"scene-reader reads images of \(3, 32, 32\), not \(1, 8, 8\)"):
+        evaluation.evaluate("dit-digits", "real", count=2, steps=2)
+    with joined("cpu") as world:  # it was left
         assert world.first

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import two_processes as two
 
-from ditbook import cli
-from ditbook.training import recipes, watch
+from ditbook import cli, pipeline
+from ditbook.data import digits
+from ditbook.training import evaluation, recipes, watch
 from ditbook.training.distributed import Layout, joined
 from ditbook.training.engine import Engine
 from ditbook.training.tasks.digits import Digits
@@ -91,8 +93,31 @@ def test_without_the_package_it_says_what_to_install(tiny, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["dit-digits", "unet-digits", "dit-shapes-latent", "dit-shapes-pixel"])
-def test_grids(name):
-    recipe = recipes.load(name)
-    images = recipe.task.grid(recipes.weights.load(name))
-    assert images.shape[0] in (16, 20)
-    assert images.abs().max() <= 1
+def test_grids_show_what_the_pipeline_makes(name):
+    made, wanted = recipes.load(name).task.generator(recipes.weights.load(name)), pipeline.load(name)
+    assert made.labels == wanted.labels
+    images = watch.drawn(made)
+    if not wanted.labels:
+        assert torch.equal(images, wanted.sample(count=16))
+        return
+    labels = [*range(0, 64, 4)] if len(wanted.labels) == 64 else [*range(10), *range(6)]
+    assert torch.equal(images, wanted.sample(labels, guidance_scale=2.0))
+
+
+def test_samples_are_compared_with_real_images(tiny, monkeypatch):
+    """The features of sixteen pixels; the numbers are those of the command."""
+    monkeypatch.setattr(watch, "COMPARED", 60)
+    (tiny / "real").mkdir()
+    for number, image in enumerate(digits.load("validation")["image"]):
+        image.save(tiny / "real" / f"{number:03}.png")
+    module = types.ModuleType("mine")
+    module.features = lambda images: images[:, 0, ::2, ::2].flatten(1)
+    monkeypatch.setitem(sys.modules, "mine", module)
+    command = ["train", "tiny.toml", "--steps", "3", "--real", "real", "--features", "mine:features"]
+    assert cli.main(command) == 0
+    read = loader.EventAccumulator(str(tiny / "runs/tiny/tensorboard")).Reload()
+    wanted = evaluation.evaluate("tiny.safetensors", "real", count=60, features="mine:features")
+    assert wanted.keys() == {"FID", "KID", "precision", "recall"}
+    for name, value in wanted.items():
+        (event,) = read.Scalars(f"against real images/{name}")
+        assert (event.step, event.value) == (3, pytest.approx(value, rel=1e-3, abs=1e-5))

@@ -145,7 +145,6 @@ def engines(folder):
     with joined("cpu") as world:
         found = {scene.__name__: scene(world, folder) for scene in (equal_to_one, poisoned, resumed)}
         torch.save(found, folder / f"found{world.rank}.pt")
-    recipe(folder)
 
 
 def recipe(folder):

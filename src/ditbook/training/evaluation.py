@@ -60,22 +60,30 @@ def evaluate(
     if min(count, batch_size) < 1:
         raise ValueError(f"count and batch_size must be positive, got {count} and {batch_size}")
     with joined(device) as world:
-        network = extractor(features, world.device)
-        made = pipeline.load(name, world.device)
-        options = {"guidance_scale": guidance_scale, "steps": steps}
-        samples = list(generated(made, count, world, seed, batch_size, options))
-        config, factor = made.model.config, made.autoencoder.config.factor if made.autoencoder else 1
-        channels = made.autoencoder.config.channels if made.autoencoder else config.channels
-        images = list(originals(real, split, config.size * factor, channels, count, world, batch_size))
-        found = [together([network(x.to(world.device)) for x in part], world) for part in (images, samples)]
-        classes = [network.probabilities(x) for x in samples] if hasattr(network, "probabilities") else None
-        probabilities = together(classes, world) if classes is not None else None
-    real_features, sample_features = found
-    return metrics(real_features, sample_features, probabilities) if world.first else {}
+        network, made = extractor(features, world.device), pipeline.load(name, world.device)
+        images = list(originals(real, split, *shape_of(made), count, world, batch_size))
+        samples = generated(made, count, world, seed, batch_size, guidance_scale=guidance_scale, steps=steps)
+        return compared(network, images, list(samples), world)
+
+
+@torch.no_grad()
+def compared(network: Any, images: list[Tensor], samples: list[Tensor], world: World) -> dict[str, float]:
+    """The metrics, on the first process, of this process's batches of real images and of samples. All call it."""
+    real, found = (together([network(x.to(world.device)) for x in part], world) for part in (images, samples))
+    classes = [network.probabilities(x) for x in samples] if hasattr(network, "probabilities") else None
+    probabilities = together(classes, world) if classes is not None else None
+    return metrics(real, found, probabilities) if world.first else {}
+
+
+def shape_of(made: pipeline.Pipeline) -> tuple[int, int]:
+    """Side and channels of what a generator makes."""
+    if made.autoencoder is None:
+        return made.model.config.size, made.model.config.channels
+    return made.model.config.size * made.autoencoder.config.factor, made.autoencoder.config.channels
 
 
 def generated(
-    made: pipeline.Pipeline, count: int, world: World, seed: int, batch_size: int, options: dict[str, Any]
+    made: pipeline.Pipeline, count: int, world: World, seed: int, batch_size: int, **options: Any
 ) -> Iterator[Tensor]:
     """This process's batches of the samples, which do not depend on the number of processes."""
     for number, start in enumerate(range(0, count, batch_size)):
@@ -126,7 +134,15 @@ class Reader:
         self.reader = weights.load(READER).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, 32, 32) → (B, F)."""
+        """(B, 3, 32, 32) → (B, F).
+
+        Raises:
+            ValueError: images of another shape.
+        """
+        if images.shape[1:] != (3, 32, 32):
+            raise ValueError(
+                f"{READER} reads images of (3, 32, 32), not {tuple(images.shape[1:])}; name other features"
+            )
         return self.reader.features(images)
 
     def probabilities(self, images: Tensor) -> Tensor:

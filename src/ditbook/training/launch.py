@@ -10,6 +10,7 @@ from torch import Tensor
 from ditbook import weights
 from ditbook.training import engine, recipes
 from ditbook.training.distributed import Layout, joined, whole_state
+from ditbook.training.evaluation import READER
 from ditbook.training.recipes import Recipe
 from ditbook.training.snapshots import Snapshots
 from ditbook.training.tasks import Task
@@ -29,6 +30,8 @@ def train(
     runs: str | Path = "runs",
     save_every: int = 500,
     watch: bool = False,
+    real: str | None = None,
+    features: str = READER,
 ) -> dict[str, float]:
     """Train a recipe on the processes that `torchrun` started, or on this one alone; all of them call it.
 
@@ -42,6 +45,7 @@ def train(
         runs: folder of the folder NAME of checkpoints, the same for all processes.
         save_every: steps between checkpoints.
         watch: write what happens for TensorBoard, beside the checkpoints.
+        real, features: as for `Watch`.
 
     Returns:
         The metric; on other processes than the first nothing.
@@ -64,7 +68,7 @@ def train(
             training.resume(snapshots, found)
             if world.first:
                 logger.warning("going on from %s; remove %s to start anew", found.folder, snapshots.folder)
-        watcher = Watch(snapshots.folder / "tensorboard", recipe, world) if watch else None
+        watcher = Watch(snapshots.folder / "tensorboard", recipe, world, real, features) if watch or real else None
         engine.train(training, data, snapshots, save_every=save_every, watch=watcher)
         state = whole_state(training.ema.model)
     if not world.first:

@@ -10,6 +10,7 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ditbook.pipeline import Pipeline
 from ditbook.training.loop import Batch, Context, Data
 
 M = TypeVar("M", bound=nn.Module)
@@ -46,8 +47,8 @@ class Task(ABC, Generic[M]):
         """The loss of a batch in each quarter of the time, (4,), if there is one."""
         return None
 
-    def grid(self, model: M) -> Tensor | None:
-        """Some samples to be seen, (N, C, H, W) in [−1, 1], of a model that makes images."""
+    def generator(self, model: M) -> Pipeline | None:
+        """From noise to images, on the device of the model, if it makes images."""
         return None
 
     @abstractmethod

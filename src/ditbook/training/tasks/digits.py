@@ -1,6 +1,6 @@
 """Diffusion of handwritten digits, by class or without classes: of 8×8 pixels, or of 28×28."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -62,12 +62,10 @@ class Digits(Task[DiT | UNet]):
         condition: dict[str, Any] = {"y": batch["label"]} if pipeline.conditional(model) else {}
         return loss_by_time(model, self.process(model), batch["image"], generator, **condition)
 
-    def grid(self, model: DiT | UNet) -> Tensor:
-        """Twenty digits, two of each class if there are classes."""
-        generator = pipeline.Pipeline(model, self.process(model), pipeline.DIGITS)
-        if pipeline.conditional(model):
-            return generator.sample([*range(10)] * 2, guidance_scale=2.0)
-        return replace(generator, labels=()).sample(count=20)
+    def generator(self, model: DiT | UNet) -> pipeline.Pipeline:
+        """From noise, and classes if the model has them, to digits."""
+        labels = pipeline.DIGITS if pipeline.conditional(model) else ()
+        return pipeline.Pipeline(model, self.process(model), labels)
 
     def evaluate(self, model: DiT | UNet) -> dict[str, float]:
         """Error of the prediction; with classes how many samples show theirs; of 28×28 pixels how near samples are."""
@@ -95,8 +93,7 @@ class Digits(Task[DiT | UNet]):
 
     def samples(self, model: DiT | UNet, guidance_scale: float) -> Tensor:
         """Fifty samples of each digit in 50 steps, 0, 1, …, 9, 0, 1, …: (500, 1, H, W)."""
-        generator = pipeline.Pipeline(model, self.process(model), pipeline.DIGITS)
-        return generator.sample(LABELS, guidance_scale=guidance_scale, steps=50, seed=2)
+        return self.generator(model).sample(LABELS, guidance_scale=guidance_scale, steps=50, seed=2)
 
     def agreement(self, model: DiT | UNet, guidance_scale: float) -> float:
         """Fraction of 500 samples that a support vector machine reads as the digit of their label."""

@@ -64,14 +64,11 @@ class Latents(Task[DiT]):
         x, diffusion = self.clean(batch, generator), pipeline.process(model, self.predicts, self.schedule)
         return loss_by_time(model, diffusion, x, generator, y=batch["label"])
 
-    def grid(self, model: DiT) -> Tensor:
-        """Sixteen images, of as many classes as there are."""
-        count = model.config.num_classes
+    def generator(self, model: DiT) -> pipeline.Pipeline:
+        """From the numbers of classes to images."""
         diffusion = pipeline.process(model, self.predicts, self.schedule)
-        device = next(model.parameters()).device
-        decoder = weights.load(self.latents_of).to(device)
-        generator = pipeline.Pipeline(model, diffusion, tuple(map(str, range(count))), decoder)
-        return generator.sample([k * count // 16 for k in range(16)], guidance_scale=1.5)
+        decoder = weights.load(self.latents_of).to(next(model.parameters()).device)
+        return pipeline.Pipeline(model, diffusion, tuple(map(str, range(model.config.num_classes))), decoder)
 
     @torch.no_grad()
     def evaluate(self, model: DiT) -> dict[str, float]:

@@ -61,14 +61,11 @@ class Scenes(Task[DiT]):
         x, diffusion = self.clean(batch, generator), pipeline.process(model, self.predicts, self.schedule)
         return loss_by_time(model, diffusion, x, generator, y=batch["label"])
 
-    def grid(self, model: DiT) -> Tensor:
-        """One image of each of sixteen classes."""
-        return self.generator(model).sample([*range(0, 64, 4)], guidance_scale=2.0)
-
     def generator(self, model: DiT) -> pipeline.Pipeline:
         """From classes to images."""
         diffusion = pipeline.process(model, self.predicts, self.schedule)
-        return pipeline.Pipeline(model, diffusion, pipeline.SHAPES, self.autoencoder)
+        decoder = self.latents_of and weights.load(self.latents_of).to(next(model.parameters()).device)
+        return pipeline.Pipeline(model, diffusion, pipeline.SHAPES, decoder or None)
 
     def evaluate(self, model: DiT) -> dict[str, float]:
         """Fraction of samples of all 64 classes, ten of each, that show their class."""
