@@ -108,6 +108,16 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     evaluate.set_defaults(run=_evaluate)
 
+    export = commands.add_parser(
+        "export",
+        help="write a DiT as others store it",
+        description="Write a DiT in the official layout, a safetensors file, or as a folder of diffusers.",
+    )
+    export.add_argument("name", metavar="NAME", help="the weights of a DiT, or a weight file")
+    export.add_argument("--layout", choices=["official", "diffusers"], required=True)
+    export.add_argument("--out", type=Path, metavar="PATH", required=True, help="the file, or the folder")
+    export.set_defaults(run=_export)
+
     listed = commands.add_parser("weights", help="list the shipped weights", description="List the shipped weights.")
     listed.set_defaults(run=_weights)
     return whole
@@ -215,6 +225,19 @@ def _evaluate(options: argparse.Namespace) -> None:
     found = evaluation.evaluate(options.name, options.real, **{name: getattr(options, name) for name in names})
     if found:
         print(f"{_listed(found)}; features: {options.features}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from ditbook import weights
+    from ditbook.convert import dit
+    from ditbook.models.dit import DiT
+
+    model = weights.load(options.name)
+    if not isinstance(model, DiT):
+        raise ValueError(f"{options.name} is a {type(model).__name__}, no DiT")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    {"official": dit.save_official, "diffusers": dit.to_folder}[options.layout](model, options.out)
+    print(options.out)
 
 
 def _weights(options: argparse.Namespace) -> None:
