@@ -77,12 +77,12 @@
     <p><button class="live-paint">Paint</button> <button type="button" class="live-again">Another seed</button></p>
     </form>
     <div class="live-before"></div>
-    <div class="live-pictures" hidden>${canvas("live-noisy", "On its way")}
+    <div class="live-pictures" hidden>${canvas("live-noisy", "The digit")}
     ${canvas("live-guess", "The network's guess")}
     <div class="live-film" role="img" aria-label="${MOMENTS} moments on the way from noise to the digit">${
       `<canvas width="${SIZE}" height="${SIZE}"></canvas>`.repeat(MOMENTS)}</div></div>
     <progress value="0" aria-label="Steps done" hidden></progress>
-    <p role="status">Press Paint, and a network of 724,000 weights paints in this page. They are loaded then, 2 MB.</p>`;
+    <p role="status">Press Paint, and a network of 726,000 weights paints in this page. They are loaded then, 2 MB.</p>`;
 
   function painter(place) {
     const { box, part, say, failed } = instrument("Paint a digit", PAINTER);
@@ -173,7 +173,7 @@
     </form>
     <div class="live-pictures">${canvas("live-drawn", "Draw here", 'role="application" tabindex="0"')}
     ${canvas("live-noisy", "After t steps of noise")}${canvas("live-guess", "The network's guess")}</div>
-    <p role="status">Asked for the first time, the network is loaded: 724,000 weights, 2 MB.</p>`;
+    <p role="status">Asked for the first time, the network is loaded: 726,000 weights, 2 MB.</p>`;
   const SEVEN = [[7, 8], [13, 8], [20, 8], [17, 14], [14, 20], [13, 22]];  // what stands there at first
 
   function sketch() {

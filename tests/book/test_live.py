@@ -170,6 +170,22 @@ def test_who_wants_less_motion_sees_the_result_only(visit, motion, most):
     assert tab.evaluate("window.drawn") == most
 
 
+def drag(tab, way):
+    tab.mouse.move(*way[0])
+    tab.mouse.down()
+    for place in way[1:]:
+        tab.mouse.move(*place)
+    tab.mouse.up()
+
+
+def swipe(tab, way):
+    finger = tab.context.new_cdp_session(tab)
+    for k, (x, y) in enumerate(way):
+        kind = "touchMove" if k else "touchStart"
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
 @pytest.mark.parametrize("view", ["light", "phone"])
 def test_a_drawn_digit_is_noised_and_guessed(visit, view):
     tab = visit("notebooks/10_ddpm", view)
@@ -181,11 +197,10 @@ def test_a_drawn_digit_is_noised_and_guessed(visit, view):
     assert ink().max() == 0
     place = paper.bounding_box()
     at = lambda x, y: (place["x"] + place["width"] * x, place["y"] + place["height"] * y)  # noqa: E731
-    tab.mouse.move(*at(0.5, 0.25))
-    tab.mouse.down()
-    tab.mouse.move(*at(0.5, 0.75), steps=4)
-    tab.mouse.up()
+    way, before = [at(0.5, 0.25 + 0.125 * k) for k in range(5)], tab.evaluate("scrollY")
+    (swipe if view == "phone" else drag)(tab, way)
     drawn = ink()
+    assert tab.evaluate("scrollY") == before, "a finger that draws does not scroll the page"
     assert drawn[8:20, 13:15].min() == 255, "a vertical stroke"
     assert drawn[:, :9].max() == drawn[:, 19:].max() == 0
     ready(tab, "t = 400")
@@ -202,6 +217,14 @@ def test_a_drawn_digit_is_noised_and_guessed(visit, view):
     assert tab.evaluate("document.documentElement.scrollWidth") <= tab.viewport_size["width"]
     assert tab.outside == []
     assert tab.errors == []
+
+
+def test_on_paper_the_picture_stands_without_what_can_be_pressed(visit):
+    tab = visit("book/index")
+    tab.emulate_media(media="print")
+    box = painter(tab)
+    assert box.locator("img").is_visible()
+    assert not box.locator("form").is_visible()
 
 
 @pytest.mark.parametrize("page", [*PAINTERS, *SKETCHES])
