@@ -4,6 +4,8 @@ Tests and chapters run side by side, a process for each core, each file whole in
 """
 
 import os
+from collections import Counter
+from pathlib import PurePosixPath
 
 os.environ["TQDM_DISABLE"] = "1"  # read by tqdm itself, also in the kernels that nbval starts
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -19,3 +21,14 @@ def pytest_collection_modifyitems(items):
         return 0 if item.path.name == "test_site.py" else 1 if item.path.suffix == ".ipynb" else 2
 
     items.sort(key=rank)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Seconds of each part of the suite, added up over the processes that ran side by side."""
+    spent = Counter()
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if hasattr(report, "duration"):
+            spent[str(PurePosixPath(report.nodeid.split("::")[0]).parent)] += report.duration
+    terminalreporter.section("seconds by part")
+    for part, seconds in spent.most_common():
+        terminalreporter.write_line(f"{seconds:7.0f} s  {part}")

@@ -135,6 +135,7 @@ def draw(browser: Browser, joined: BeautifulSoup, path: Path) -> None:
     page = SITE / "book" / ".joined.html"  # as deep as the pages, so that their relative addresses hold
     page.write_text(str(joined), encoding="utf-8")
     tab = browser.new_page(viewport={"width": 657, "height": 980})  # what print.css leaves of A4, at 96 dpi
+    tab.set_default_timeout(0)  # the whole book: as long as it takes
     try:
         tab.emulate_media(media="print")
         tab.goto(page.as_uri())

@@ -1,6 +1,7 @@
 """What a reader does with the built pages: search, unfold, answer, slide, and walk by the keyboard."""
 
 import json
+from urllib.parse import urlencode
 
 import pytest
 from print_book import outline
@@ -24,6 +25,16 @@ def test_search_finds_adaln(visit):
     tab.goto(tab.url.split("?")[0] + "?q=adaLN")
     tab.wait_for_selector("#search-results a[href*='16_dit']", timeout=15_000)
     assert tab.outside == []
+
+
+def test_search_finds_every_term_of_the_glossary(visit, site):
+    tab = visit("book/glossary")
+    terms = tab.locator("dl.glossary > dt").evaluate_all("terms => terms.map(term => term.firstChild.textContent)")
+    assert len(terms) > 150
+    tab.goto((site / "search.html").as_uri())
+    for term in terms:
+        tab.goto(tab.url.split("?")[0] + "?" + urlencode({"q": term}))
+        tab.wait_for_selector("#search-results a[href*='glossary.html#term-']", timeout=15_000)
 
 
 def test_the_search_field_leads_to_the_results(visit):

@@ -31,7 +31,7 @@ def test_the_image_is_at_time_0_and_noise_at_1(paths):
 
 
 @pytest.mark.equation(
-    "12.14", of="ditbook.diffusion.flow.Flow.convert", against="x₀, ε and v that are known, from each of them"
+    "12.15", of="ditbook.diffusion.flow.Flow.convert", against="x₀, ε and v that are known, from each of them"
 )
 @pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
 def test_every_parameterization_gives_all_three_back(paths, predicts):
@@ -57,7 +57,7 @@ def test_from_pure_noise(paths, predicts):
 
 
 @pytest.mark.equation(
-    "12.15", of="ditbook.diffusion.flow.Flow.at_sigmas", against="a Gaussian process at the same noise levels"
+    "12.16", of="ditbook.diffusion.flow.Flow.at_sigmas", against="a Gaussian process at the same noise levels"
 )
 def test_velocity_and_noise_predictions_take_the_same_path():
     """An image on a straight path is one of the Gaussian process, scaled; there Euler's step is that of DDIM."""

@@ -136,7 +136,7 @@ def test_noise_levels_of_an_interval():
 
 
 @pytest.mark.equation(
-    "12.13", of="ditbook.diffusion.guidance.ClassifierFreeGuidance", against="each sample's deviations, by hand"
+    "12.14", of="ditbook.diffusion.guidance.ClassifierFreeGuidance", against="each sample's deviations, by hand"
 )
 @pytest.mark.parametrize("phi", [0.3, 1.0])
 def test_rescaling_restores_the_deviation_of_the_conditional_prediction(phi):
@@ -170,7 +170,7 @@ def worse(x, t, y):
 
 
 @pytest.mark.equation(
-    "12.12", of="ditbook.diffusion.guidance.Autoguidance", against="two calls of two models, combined by hand"
+    "12.13", of="ditbook.diffusion.guidance.Autoguidance", against="two calls of two models, combined by hand"
 )
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.1])
 def test_autoguidance_moves_away_from_the_worse_model(scale):
@@ -191,7 +191,7 @@ def test_autoguidance_in_an_interval_on_some_channels_and_rescaled():
 
 
 @pytest.mark.equation(
-    "12.11",
+    "12.12",
     of="ditbook.diffusion.guidance.ClassifierGuidance",
     against="Bayes' rule: the exact conditional prediction of a mixture",
 )

@@ -56,7 +56,7 @@ def test_a_round_trip_comes_nearer_with_more_steps(mixture):
     assert errors[2] < 0.05
 
 
-@pytest.mark.equation("12.10", of="ditbook.diffusion.inversion.ddim_inverse", against="x/a + (σ′ − σ) ε, written out")
+@pytest.mark.equation("12.11", of="ditbook.diffusion.inversion.ddim_inverse", against="x/a + (σ′ − σ) ε, written out")
 @pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
 def test_a_step_up_is_eulers_in_x_over_a(predicts):
     process = GaussianDiffusion(schedules.linear(1000), predicts=predicts).respace(6)

@@ -76,6 +76,7 @@ def test_euler_and_heun(name, predicts, theirs, karras, in_double):
 
 
 @pytest.mark.equation("12.8", of="ditbook.diffusion.solvers.dpm_solver", against="diffusers' scheduler of that name")
+@pytest.mark.equation("12.9", of="ditbook.diffusion.solvers.dpm_solver", against="diffusers, sde-dpmsolver++")
 @pytest.mark.parametrize(("predicts", "theirs"), PREDICTS)
 @pytest.mark.parametrize("stochastic", [False, True])
 @pytest.mark.parametrize("count", [8, 25])
@@ -94,7 +95,7 @@ def test_dpm_solver(count, stochastic, predicts, theirs, in_double):
     assert_same(frames(step, process, start(), torch.Generator().manual_seed(3)), images, 1e-10)
 
 
-@pytest.mark.equation("12.9", of="ditbook.diffusion.solvers.unipc", against="diffusers' scheduler of that name")
+@pytest.mark.equation("12.10", of="ditbook.diffusion.solvers.unipc", against="diffusers' scheduler of that name")
 @pytest.mark.parametrize(("predicts", "theirs"), PREDICTS)
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("count", [5, 20])

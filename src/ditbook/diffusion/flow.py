@@ -87,7 +87,7 @@ class Flow(Process):
             x_start, eps = value, (x_t - (1 - time) * value) / time
         else:
             x_start, eps = (x_t - time * value) / (1 - time), value
-        return Prediction(x_start, eps, value if predicts == "v" else eps - x_start)  # (12.14)
+        return Prediction(x_start, eps, value if predicts == "v" else eps - x_start)  # (12.15)
 
     def training_timesteps(self, t: Tensor) -> Tensor:
         """What the model takes at the indices `t` (B,): 1000 times the time, float32."""
@@ -103,7 +103,7 @@ class Flow(Process):
 
     def at_sigmas(self, sigmas: Tensor) -> "Flow":
         """The same paths at the noise levels σ = t / (1 − t), which increase, (T,)."""
-        times = 1 - 1 / (1 + sigmas.double())  # (12.15)
+        times = 1 - 1 / (1 + sigmas.double())  # (12.16)
         return Flow(shifted(times, 1 / self.shift).clamp(max=1), shift=self.shift, predicts=self.predicts)
 
 

@@ -123,7 +123,7 @@ class ClassifierFreeGuidance(_Extrapolation):
         n = x.shape[1] if self.channels is None else self.channels
         difference = conditional[:, :n] - unconditional[:, :n]
         guided = unconditional[:, :n] + self._scale(t, x) * difference  # (16.13)
-        guided = self._rescaled(guided, conditional[:, :n])  # (12.13)
+        guided = self._rescaled(guided, conditional[:, :n])  # (12.14)
         return torch.cat([guided, conditional[:, n:]], dim=1)
 
 
@@ -161,7 +161,7 @@ class Autoguidance(_Extrapolation):
         """(B, C, …), (B,), conditions (B, …) → guided output, with one call of the model and one of the guide."""
         better, worse = self.model(x, t, **condition), self.guide(x, t, **condition)
         n = x.shape[1] if self.channels is None else self.channels
-        guided = worse[:, :n] + self._scale(t, x) * (better[:, :n] - worse[:, :n])  # (12.12)
+        guided = worse[:, :n] + self._scale(t, x) * (better[:, :n] - worse[:, :n])  # (12.13)
         return torch.cat([self._rescaled(guided, better[:, :n]), better[:, n:]], dim=1)
 
 
@@ -215,7 +215,7 @@ class ClassifierGuidance:
         """What a step of 1 in the score changes in the output, (B, 1, …, 1): −b in ε, b²/a in x₀, −b/a in v."""
         sigma = self.diffusion.sigmas_of(t, x)
         b = sigma / (1 + sigma**2).sqrt()
-        return {"eps": -b, "x_start": b * sigma, "v": -sigma}[self.diffusion.predicts]  # (12.11)
+        return {"eps": -b, "x_start": b * sigma, "v": -sigma}[self.diffusion.predicts]  # (12.12)
 
 
 def _same_names(condition: Mapping[str, Tensor], null: Mapping[str, Tensor]) -> None:

@@ -27,7 +27,7 @@ def ddim_inverse(x: Tensor, i: int, run: Run[P]) -> Tensor:
     if i == 0:
         return a * x + b * run.denoise(a * x, 0).eps
     prediction = run.denoise(x, i - 1)
-    return a * prediction.x_start + b * prediction.eps  # (12.10)
+    return a * prediction.x_start + b * prediction.eps  # (12.11)
 
 
 @torch.no_grad()

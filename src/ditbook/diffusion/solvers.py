@@ -94,7 +94,7 @@ def dpm_solver(x: Tensor, i: int, run: Run[P], *, stochastic: bool = False) -> T
     if not stochastic:
         return b_next / b * x - a_next * math.expm1(-h) * now  # (12.8); (12.7) with constant x₀
     x = b_next / b * math.exp(-h) * x - a_next * math.expm1(-2 * h) * now
-    return x + b_next * math.sqrt(-math.expm1(-2 * h)) * run.noise(x) if i > 0 else x
+    return x + b_next * math.sqrt(-math.expm1(-2 * h)) * run.noise(x) if i > 0 else x  # (12.9)
 
 
 def unipc(x: Tensor, i: int, run: Run[P], *, order: int = 3) -> Tensor:
@@ -120,7 +120,7 @@ def unipc(x: Tensor, i: int, run: Run[P], *, order: int = 3) -> Tensor:
     past = _earlier(run, min(order, i + 1))
     base = b_next / b * x - a_next * math.expm1(-h) * now  # of first order: `ddim`
     ratios = [(before - start) / h for before, _ in past]
-    slopes = [(value - now) / ratio for (_, value), ratio in zip(past, ratios, strict=True)]  # of (12.9)
+    slopes = [(value - now) / ratio for (_, value), ratio in zip(past, ratios, strict=True)]  # of (12.10)
     predicted = base - a_next * math.expm1(-h) * _weighted(_weights(ratios, h), slopes, x)
     if i == 0:
         return predicted
