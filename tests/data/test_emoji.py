@@ -104,3 +104,14 @@ def test_every_hand_has_an_author_and_a_license_that_travels_along():
 def test_unknown_split_names_the_three():
     with pytest.raises(ValueError, match=r"the emoji have the splits 'train', 'things' and 'pairs'"):
         emoji.load("test")
+
+
+def test_prompts_say_the_hand_and_the_tokenizer_knows_every_word(rows):
+    words = emoji.tokenizer()
+    assert len(words) == 1424  # trained weights count on it
+    for dataset in rows.values():
+        for name, hand in zip(dataset["caption"], dataset["hand"], strict=True):
+            text = emoji.prompt(name, emoji.HANDS[hand])
+            assert words.decode(words.encode(text)) == text == f" {name}, {emoji.HANDS[hand]}"
+    assert words.tokens[4:8] == [" face", " with", " woman", " man"]
+    assert emoji.prompt("owl") == " owl"

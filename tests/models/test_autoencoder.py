@@ -36,6 +36,24 @@ def test_how_much_smaller_a_latent_is():
     assert CONFIG.compression == x.numel() / model.encode(x)[0].numel()
 
 
+def test_a_patch_is_one_position_whose_pixels_are_channels():
+    config = AutoencoderConfig(**{**vars(CONFIG), "patch": 2})
+    assert config.factor == 4
+    model, x = Autoencoder(config), torch.randn(2, 3, 8, 12)
+    assert config.compression == x.numel() / model.encode(x)[0].numel()
+    assert model.decode(model.encode(x)[0]).shape == x.shape
+    seen = []
+    model.encoder.conv_in.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    model.encode(x)
+    assert torch.equal(seen[0][1, :, 2, 3].sort().values, x[1, :, 4:6, 6:8].flatten().sort().values)
+    model.decoder.conv_out = torch.nn.Identity()  # what its map says of a position becomes that square
+    model.decoder.levels = torch.nn.Identity()
+    model.decoder.middle = torch.nn.Identity()
+    model.decoder.conv_in = model.decoder.norm_out = torch.nn.Identity()
+    h = torch.arange(12.0).view(1, 12, 1, 1).expand(1, 12, 3, 4)
+    assert torch.equal(model.decoder(h)[0, :, 2:4, 4:6], torch.nn.functional.silu(torch.arange(12.0)).view(3, 2, 2))
+
+
 def test_the_variance_has_limits():
     model = Autoencoder(CONFIG)
     torch.nn.init.zeros_(model.quant_conv.weight)
@@ -120,6 +138,7 @@ def test_wrong_input_is_refused():
         ({"groups": 5}, "widths: 8 is not divisible by groups 5"),
         ({"widths": ()}, r"widths \(\) must be positive, one for each level, one level at least"),
         ({"widths": (8, 0)}, r"widths \(8, 0\) must be positive"),
+        ({"patch": 0}, "patch 0 must be a whole number, at least 1"),
         ({"blocks": 0}, "blocks 0 must be a whole number, at least 1"),
         ({"scale": 0.0}, "scale 0.0 must be positive"),
     ],

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow
     from datasets import Dataset
 
+    from ditbook.data.tokenizer import WordTokenizer
+
 SPLITS = ("train", "things", "pairs")
 HANDS = ("noto", "noto-v1", "twemoji", "fluent", "fluent-flat", "emojione")
 SIBLINGS = {"fluent-flat": "fluent"}  # the flat drawing is the other one without its light and shade
@@ -62,6 +64,23 @@ def split_of(thing: str, hand: str, hands: int) -> str:
         return "things"
     pair = f"{thing} {SIBLINGS.get(hand, hand)}"
     return "pairs" if hands == len(HANDS) and splits.held_out(pair, one_in=30) else "train"
+
+
+def prompt(name: str, hand: str | None = None) -> str:
+    """A caption that says the hand too, or not, as `tokenizer` takes it: with a space before the first word.
+
+    >>> prompt("red apple", "twemoji")
+    ' red apple, twemoji'
+    """
+    return f" {name}" if hand is None else f" {name}, {hand}"
+
+
+def tokenizer() -> WordTokenizer:
+    """The tokenizer of `prompt`, with the words of all splits: always the same, so that trained weights stay valid."""
+    from ditbook.data.tokenizer import WordTokenizer
+
+    names = sorted(set(_table()["caption"].to_pylist()))
+    return WordTokenizer.train([*map(prompt, names), *(prompt(names[0], hand) for hand in HANDS)])
 
 
 def licenses() -> dict[str, dict[str, str]]:

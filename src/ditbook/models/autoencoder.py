@@ -31,6 +31,7 @@ class AutoencoderConfig:
     """
 
     channels: int = 3  # C
+    patch: int = 1  # side of the squares of pixels that become channels of one position, before the first level
     latent_channels: int = 4  # Z
     widths: tuple[int, ...] = (128, 256, 512, 512)  # one per level; between two levels the sides are halved
     blocks: int = 2  # residual blocks of a level
@@ -39,7 +40,7 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
-        check_positive(self, "channels", "latent_channels", "blocks", "groups")
+        check_positive(self, "channels", "patch", "latent_channels", "blocks", "groups")
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths {self.widths} must be positive, one for each level, one level at least")
         for width in self.widths:
@@ -49,8 +50,8 @@ class AutoencoderConfig:
 
     @property
     def factor(self) -> int:
-        """f, the side of an image over that of its latent: 2 to the number of halvings."""
-        return 2 ** (len(self.widths) - 1)
+        """f, the side of an image over that of its latent: 2 to the number of halvings, times the side of a patch."""
+        return self.patch * 2 ** (len(self.widths) - 1)
 
     @property
     def compression(self) -> float:
@@ -101,8 +102,8 @@ class Encoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        widths, last = config.widths, config.widths[-1]
-        self.conv_in = nn.Conv2d(config.channels, widths[0], 3, padding=1)
+        widths, last, self.patch = config.widths, config.widths[-1], config.patch
+        self.conv_in = nn.Conv2d(config.channels * config.patch**2, widths[0], 3, padding=1)
         self.levels = _levels(widths, config.blocks, config.groups, partial(Downsample, symmetric=False))
         self.middle = MidBlock(last, config.groups)
         self.norm_out = nn.GroupNorm(config.groups, last, EPS)
@@ -110,7 +111,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, 2·Z, h, w)."""
-        return self.conv_out(F.silu(self.norm_out(self.middle(self.levels(self.conv_in(x))))))
+        h = self.conv_in(F.pixel_unshuffle(x, self.patch))
+        return self.conv_out(F.silu(self.norm_out(self.middle(self.levels(h)))))
 
 
 class Decoder(nn.Module):
@@ -118,16 +120,17 @@ class Decoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        widths = config.widths[::-1]
+        widths, self.patch = config.widths[::-1], config.patch
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.middle = MidBlock(widths[0], config.groups)
         self.levels = _levels(widths, config.blocks + 1, config.groups, Upsample)
         self.norm_out = nn.GroupNorm(config.groups, widths[-1], EPS)
-        self.conv_out = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], config.channels * config.patch**2, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, Z, h, w) → (B, C, H, W)."""
-        return self.conv_out(F.silu(self.norm_out(self.levels(self.middle(self.conv_in(z))))))
+        h = self.conv_out(F.silu(self.norm_out(self.levels(self.middle(self.conv_in(z))))))
+        return F.pixel_shuffle(h, self.patch)
 
 
 class Autoencoder(nn.Module):

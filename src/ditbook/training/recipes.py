@@ -25,6 +25,7 @@ from ditbook.training.tasks.continuation import ContinueManual
 from ditbook.training.tasks.dalle import WriteImages
 from ditbook.training.tasks.digits import Digits
 from ditbook.training.tasks.dvae import Tokenize
+from ditbook.training.tasks.emoji import DecodeEmoji, MatchNames, ReconstructEmoji
 from ditbook.training.tasks.faces import Faces, UpsampleFaces
 from ditbook.training.tasks.mappings import FollowMappings
 from ditbook.training.tasks.masked_words import MaskedWords
@@ -42,6 +43,9 @@ TASKS: dict[str, type[Task]] = {
     "clip": MatchCaptions,
     "dalle": WriteImages,
     "digits": Digits,
+    "emoji-autoencoder": ReconstructEmoji,
+    "emoji-clip": MatchNames,
+    "emoji-decoder": DecodeEmoji,
     "faces": Faces,
     "faces-upsampling": UpsampleFaces,
     "latents": latents.Latents,

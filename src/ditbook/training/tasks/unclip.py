@@ -3,6 +3,7 @@
 Letters: `N` images, `J` width of CLIP's space, `T` tokens of a caption, `K` codes.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,19 +42,43 @@ BESIDE = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeVectors(Task[UnCLIPDecoder]):
+class DecodeImages(Task[UnCLIPDecoder]):
     """Denoise latents of images, given CLIP's vectors of the images."""
 
     clip: str  # weights of a CLIP
     latents_of: str  # weights of an autoencoder
-    layouts: int  # of the shapes world
     schedule: str = pipeline.STRAIGHT
-    starts_from: str | None = None  # weights of a DiT on the same latents, with the same blocks
+
+    @abstractmethod
+    def images(self) -> Tensor:
+        """The images to train on, (N, 3, 32, 32) in [−1, 1]."""
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
         """The autoencoder whose latents are modeled."""
         return weights.load(self.latents_of)
+
+    @torch.no_grad()
+    def data(self) -> Batch:
+        """Vectors, and means and standard deviations of latents."""
+        model: CLIP = weights.load(self.clip)
+        parts = self.images().split(PART)
+        mean, std = (torch.cat(part) for part in zip(*map(self.autoencoder.encode, parts), strict=True))
+        return {"embedding": torch.cat([model.encode_image(part) for part in parts]), "mean": mean, "std": std}
+
+    def loss(self, model: UnCLIPDecoder, batch: Batch, context: Context) -> Tensor:
+        """The denoising loss of latents that are sampled anew in each step."""
+        x = self.autoencoder.scaled_latents(batch["mean"], batch["std"], context.generator)
+        process, dropout = pipeline.process(model, None, self.schedule), model.config.dropout
+        return denoising_loss(model, process, x, context.generator, dropout=dropout, embedding=batch["embedding"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeVectors(DecodeImages):
+    """The same for scenes of the shapes world."""
+
+    layouts: int
+    starts_from: str | None = None  # weights of a DiT on the same latents, with the same blocks
 
     @torch.no_grad()
     def start(self, model: UnCLIPDecoder) -> None:
@@ -66,20 +91,9 @@ class DecodeVectors(Task[UnCLIPDecoder]):
         nn.init.zeros_(model.vector.weight)
         model.vector.bias.copy_(null)
 
-    @torch.no_grad()
-    def data(self) -> Batch:
-        """Vectors, and means and standard deviations of latents."""
-        images = rendered(sample_layouts(self.layouts))
-        model: CLIP = weights.load(self.clip)
-        parts = [data.to_float(part) for part in images.split(PART)]
-        mean, std = (torch.cat(part) for part in zip(*map(self.autoencoder.encode, parts), strict=True))
-        return {"embedding": torch.cat([model.encode_image(part) for part in parts]), "mean": mean, "std": std}
-
-    def loss(self, model: UnCLIPDecoder, batch: Batch, context: Context) -> Tensor:
-        """The denoising loss of latents that are sampled anew in each step."""
-        x = self.autoencoder.scaled_latents(batch["mean"], batch["std"], context.generator)
-        process, dropout = pipeline.process(model, None, self.schedule), model.config.dropout
-        return denoising_loss(model, process, x, context.generator, dropout=dropout, embedding=batch["embedding"])
+    def images(self) -> Tensor:
+        """Scenes of layouts that are not held out."""
+        return data.to_float(rendered(sample_layouts(self.layouts)))
 
     @torch.no_grad()
     def evaluate(self, model: UnCLIPDecoder) -> dict[str, float]:
