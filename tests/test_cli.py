@@ -139,7 +139,7 @@ def test_help_of_each_command(capsys, command):
     text = capsys.readouterr().out
     assert text.startswith(" ".join(["usage: ditbook", *command]))
     for option in {
-        "train": ["--device", "--steps", "--out", "runs/NAME.safetensors"],
+        "train": ["--device", "--steps", "--out", "runs/NAME.safetensors", "--shard", "--dry-run"],
         "sample": ["--labels", "--seed"],
     }.get("".join(command), []):
         assert option in text
@@ -161,3 +161,16 @@ def test_a_short_training_can_be_sampled_from(capsys, empty_folder):
     assert "held-out mse of eps" in capsys.readouterr().out
     assert cli.main(["sample", "unet-digits.safetensors", "--count", "2", "--steps", "2", "--out", "x.png"]) == 0
     assert sorted(path.name for path in empty_folder.iterdir()) == ["runs", "unet-digits.safetensors", "x.png"]
+
+
+def test_export_writes_both_layouts(capsys, empty_folder):
+    assert cli.main(["export", "dit-digits", "--layout", "official", "--out", "new/dit.safetensors"]) == 0
+    assert cli.main(["export", "dit-digits", "--layout", "diffusers", "--out", "new/dit"]) == 0
+    assert capsys.readouterr().out == "new/dit.safetensors\nnew/dit\n"
+    assert sorted(path.name for path in empty_folder.rglob("*.*")) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "dit.safetensors",
+    ]
+    message = failing(capsys, "export", "clip-shapes", "--layout", "official", "--out", "clip.safetensors")
+    assert message == "ditbook export: clip-shapes is a CLIP, no DiT"

@@ -39,7 +39,19 @@ def test_the_mixtures_of_captions_are_complete():
 def test_the_probes_are_complete():
     found = [(row["source"], row["seed"]) for row in results.load("unclip-probe")]
     assert sorted(found) == sorted(product(experiments.SOURCES, experiments.SEEDS))
+    assert all("apart" in row for row in results.load("unclip-probe") if row["source"] == "image")
     assert [row["seed"] for row in results.load("unclip-places")] == list(experiments.SEEDS)
+
+
+def test_the_vector_says_a_little_of_the_quarter_in_which_a_thing_stands():
+    for row in results.load("unclip-places"):
+        assert 0.05 < row["place"] - row["commonest"] < 0.2
+
+
+def test_quarters_of_the_picture():
+    at = [(6, 6), (16, 6), (15, 16), (26, 26)]
+    layouts = [Layout(Scene((STAR,), ()), (place,)) for place in at]
+    assert probes.quarters(layouts).tolist() == [0, 1, 2, 3]
 
 
 def test_a_row_is_found_again():

@@ -1,7 +1,7 @@
 """Build the book into _build/html, warnings as errors: python tools/build_book.py
 
-MathJax is copied out of its Python package first, so that built pages ask no other host for anything and no copy
-of it has to be committed.
+MathJax is copied out of its Python package first, and the weights of the network that paints in the pages out of ours,
+so that built pages ask no other host for anything and no copy of either has to be committed.
 """
 
 import importlib.metadata
@@ -10,11 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pack_weights
+
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = ROOT / "_build" / "html" / "index.html"
 MATHJAX = ROOT / "book" / "static" / "vendor" / "mathjax"
 PARTS = ("output/chtml/fonts/woff-v2", "input/tex/extensions")  # what tex-chtml.js may load, about 1 MB
-SOURCES = ("_config.yml", "_toc.yml", "book/**/*", "notebooks/*.ipynb", "src/ditbook/**/*.py")
+WEIGHTS = f"src/ditbook/weights/{pack_weights.NAME}.safetensors"
+SOURCES = ("_config.yml", "_toc.yml", "book/**/*", "notebooks/*.ipynb", "src/ditbook/**/*.py", WEIGHTS)
 
 
 def stage_mathjax() -> None:
@@ -41,6 +44,7 @@ def outdated() -> bool:
 def build() -> int:
     """Build everything anew; an incremental run would not repeat the warnings of pages that did not change."""
     stage_mathjax()
+    pack_weights.pack()
     shutil.rmtree(ROOT / "_build", ignore_errors=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "--all", "-W", "-n", "--keep-going"]
     status = subprocess.run(command, cwd=ROOT).returncode

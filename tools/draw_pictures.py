@@ -35,6 +35,17 @@ def front() -> Figure:
     return plotting.grid(generator.autoencoder.from_latents(latents), rows=names, scale=2)
 
 
+def live() -> Figure:
+    """What the painter of the front page paints first: a 3 on its way from noise, and the network's guesses."""
+    generator, moments = pipeline.load("dit-digits-28-small"), (0, 4, 7, 11, 14, 18, 21, 25)
+    noise = rng.randn((1, 1, 28, 28), torch.Generator().manual_seed(0), like=torch.zeros(1))
+    guided, y = ClassifierFreeGuidance(generator.model, 2.0), torch.tensor([3])
+    frames = list(samplers.progressive(guided, noise, generator.diffusion.respace(25), clip=1.0, y=y))
+    way, guesses = [noise, *(frame.x for frame in frames)], [noise, *(frame.prediction.x_start for frame in frames)]
+    shown = torch.cat([images[k] for images in (way, guesses) for k in moments])
+    return plotting.grid(shown, rows=["the digit", "the guess"], columns=8, scale=2)
+
+
 def part1() -> Figure:
     """To which words a translator attends."""
     batch = caption_tokens("french", "validation", 40, seed=2)
@@ -99,5 +110,5 @@ def emoji_hands() -> Figure:
 
 if __name__ == "__main__":
     plotting.use_style()
-    for draw in (samples, front, part1, part2, part3, part4, mnist_digits, emoji_hands):
+    for draw in (samples, front, live, part1, part2, part3, part4, mnist_digits, emoji_hands):
         draw().savefig(FOLDER / f"{draw.__name__}.png", dpi=plotting.DPI, metadata={"Software": None})

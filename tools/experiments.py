@@ -209,6 +209,7 @@ if __name__ == "__main__":
     import experiments_codebooks
     import experiments_dalle
     import experiments_editing
+    import experiments_emoji
     import experiments_gpt
     import experiments_probes
     import experiments_rlhf
@@ -228,6 +229,7 @@ if __name__ == "__main__":
         **experiments_cascade.EXPERIMENTS,
         **experiments_dalle.EXPERIMENTS,
         **experiments_editing.EXPERIMENTS,
+        **experiments_emoji.EXPERIMENTS,
         **experiments_rlhf.EXPERIMENTS,
         **experiments_sampling.EXPERIMENTS,
         **experiments_probes.EXPERIMENTS,

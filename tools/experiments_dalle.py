@@ -78,7 +78,7 @@ def fractions(scenes: list[Scene], found: list[Any]) -> dict[str, Any]:
 
 
 def real_scenes() -> None:
-    """The ceiling: true images, encoded as tokens and decoded, read in the same way."""
+    """To compare with: true images, encoded as tokens and decoded, read in the same way."""
     if stored("agreement", {"captions": "decoded drawings"}):
         return
     task, _, reader = world()

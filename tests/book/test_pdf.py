@@ -91,6 +91,10 @@ def test_every_numbered_equation_is_drawn(texts):
     assert "\\tag" not in text
 
 
+def test_it_can_be_sent_by_mail(pdf):
+    assert pdf.stat().st_size < 40e6
+
+
 def test_it_can_be_read_aloud(book):
     root = book.trailer["/Root"]
     assert root["/Lang"] == "en"

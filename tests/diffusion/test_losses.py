@@ -197,3 +197,22 @@ def test_a_training_step_along_straight_paths():
     assert torch.equal(found, wanted)
     with pytest.raises(ValueError, match="straight paths take no weighting"):
         losses.denoising_loss(model, paths, x, torch.Generator(), weighting=weighting.min_snr, y=y)
+
+
+@pytest.mark.parametrize("diffusion", [GaussianDiffusion(schedules.linear(1000)), flow.Flow(flow.uniform_times(1000))])
+def test_the_loss_by_time_is_that_of_the_quarters(diffusion):
+    """A model that says nothing is wrong by what is wanted, noise of variance one, at all times."""
+    heard = []
+
+    def model(x, t):
+        heard.append(t)
+        return torch.zeros_like(x)
+
+    x = torch.zeros(400, 1, 2, 2)
+    found = losses.loss_by_time(model, diffusion, x, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, torch.ones(4), rtol=0.2, atol=0)  # the variance of the noise
+    for part in range(4):
+        t = heard[0][part::4]
+        assert (t >= 250 * part - 1).all()
+        assert (t <= 250 * (part + 1)).all()
+        assert t.max() - t.min() > 200

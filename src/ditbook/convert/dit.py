@@ -3,12 +3,15 @@
 The names are facts about files; none of that code is used here. `D` width, `C` channels, `p` side of a patch.
 """
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from einops import rearrange
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ditbook.convert.keys import check, join_qkv, plain, split_qkv
@@ -21,6 +24,16 @@ OFFICIAL = {  # ours → official, outside and inside a block
     "final.modulation": "final_layer.adaLN_modulation.1",
     "final.linear": "final_layer.linear",
     "modulation": "adaLN_modulation.1",
+}
+
+CONFIG = {  # fields of ours → of diffusers' config.json
+    "heads": "num_attention_heads",
+    "channels": "in_channels",
+    "out_channels": "out_channels",
+    "depth": "num_layers",
+    "patch": "patch_size",
+    "size": "sample_size",
+    "num_classes": "num_embeds_ada_norm",
 }
 
 
@@ -129,3 +142,29 @@ def load_diffusers(model: DiT, state: Mapping[str, Any]) -> None:
         ours[key] = joined[names[0]]
     ours["patch_embed.weight"] = rearrange(ours["patch_embed.weight"], "d c p q -> d (p q c)")
     model.load_state_dict(ours)
+
+
+def save_official(model: DiT, path: str | Path) -> None:
+    """Write a safetensors file in the official layout.
+
+    Raises:
+        ValueError: as for `to_official`.
+    """
+    save_file(
+        {key: value.clone(memory_format=torch.contiguous_format) for key, value in to_official(model).items()}, path
+    )
+
+
+def to_folder(model: DiT, folder: str | Path) -> None:
+    """Write a folder that the `from_pretrained` of diffusers' `DiTTransformer2DModel` reads.
+
+    Raises:
+        ValueError: as for `to_diffusers`.
+    """
+    state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in to_diffusers(model).items()}
+    config = {theirs: getattr(model.config, ours) for ours, theirs in CONFIG.items()}
+    config |= {"_class_name": "DiTTransformer2DModel", "attention_head_dim": model.config.width // model.config.heads}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    save_file(state, folder / "diffusion_pytorch_model.safetensors")

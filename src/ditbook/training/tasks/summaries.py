@@ -84,6 +84,7 @@ class Reinforce(Task[ActorCritic]):
     are a multiple of `PPOConfig.steps`. With the recipes' 10 the default of 500 is.
     """
 
+    splits = False  # the policy writes its own data
     start_from: str  # weights of the policy: the start, and the reference of the KL penalty
     reward: str  # weights of the reward model: the reward, and the start of the value network
     rubric: float = 0.0  # weight of the rule-based reward
