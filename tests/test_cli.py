@@ -78,14 +78,14 @@ def test_train_says_what_it_wrote_and_where_it_went_on(capsys, monkeypatch, empt
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("sample dit-cats --labels 3", "ditbook sample: no weights named 'dit-cats'; there are autoencoder-shapes, "),
+        ("sample dit-cats --labels 3", "ditbook sample: no weights named 'dit-cats'; there are autoencoder-emoji, "),
         ("sample clip-shapes --labels 3", "ditbook sample: clip-shapes does not generate images; those that do are"),
         ("sample dit-digits --labels cat", "ditbook sample: no label 'cat'; there are 0, 1, 2"),
         ("sample dit-digits", "ditbook sample: labels must be a list with one label for each image: 0, 1, 2"),
         ("sample dit-digits --labels 3 --steps 1", "ditbook sample: steps must lie in 2 to 1000, got 1"),
         ("sample dit-digits --labels 3 --guidance-scale -1", "ditbook sample: guidance_scale must be 0 or more"),
         ("sample none.safetensors --labels 3", "ditbook sample: no weight file at none.safetensors"),
-        ("train dit-cats", "ditbook train: no recipe named 'dit-cats'; there are autoencoder-shapes, "),
+        ("train dit-cats", "ditbook train: no recipe named 'dit-cats'; there are autoencoder-emoji, "),
         ("train unet-digits --steps 0", "ditbook train: steps and batch_size must be positive, got 0"),
         ("train unet-digits --device quantum", "ditbook train: no device 'quantum' here: "),
     ],
