@@ -15,6 +15,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
+from ditbook.convert.dit import diffusers_config
 from ditbook.models.dit import DiT, DiTConfig
 from ditbook.training import recipes
 from ditbook.training.budget import budget
@@ -34,16 +35,7 @@ class Theirs(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
-        self.net = DiTTransformer2DModel(
-            num_attention_heads=config.heads,
-            attention_head_dim=config.width // config.heads,
-            in_channels=config.channels,
-            out_channels=config.out_channels,
-            num_layers=config.depth,
-            patch_size=config.patch,
-            sample_size=config.size,
-            num_embeds_ada_norm=config.num_classes,
-        )
+        self.net = DiTTransformer2DModel(**diffusers_config(config))
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -1,4 +1,4 @@
-"""The command `ditbook`: train the shipped weights again or a model on your own images, sample from them, list them."""
+"""The command `ditbook`: train a recipe, sample from weights, measure, export and list them."""
 
 import argparse
 import os
@@ -78,22 +78,26 @@ def parser() -> argparse.ArgumentParser:
     encode.add_argument("--out", type=Path, metavar="FOLDER", default=Path("latents"), help="(default: latents)")
     encode.set_defaults(run=_encode)
 
+    sampling = argparse.ArgumentParser(add_help=False)
+    sampling.add_argument("--guidance-scale", type=float, default=1.0, help="1 is no guidance (default: 1)")
+    sampling.add_argument("--steps", type=int, default=50, help="calls of the model (default: 50)")
+    sampling.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+
     sample = commands.add_parser(
         "sample",
+        parents=[sampling],
         help="generate images and save them as a PNG",
         description="Generate images by DDIM and save them as one PNG.",
     )
     sample.add_argument("name", metavar="NAME", help="the weights of a generator, or a weight file")
     sample.add_argument("--labels", help='classes, separated by commas: names or numbers, such as "red circle,12"')
     sample.add_argument("--count", type=int, help="number of images, for a model without classes")
-    sample.add_argument("--guidance-scale", type=float, default=1.0, help="1 is no guidance (default: 1)")
-    sample.add_argument("--steps", type=int, default=50, help="calls of the model (default: 50)")
-    sample.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     sample.add_argument("--out", type=Path, metavar="FILE", default=Path("samples.png"), help="(default: samples.png)")
     sample.set_defaults(run=_sample)
 
     evaluate = commands.add_parser(
         "evaluate",
+        parents=[sampling],
         help="measure samples against real images: FID, KID, Inception Score, precision and recall",
         description="Measure samples against real images. Under torchrun the processes share the work.",
     )
@@ -102,9 +106,6 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--count", type=int, default=1000, help="of samples (default: 1000)")
     evaluate.add_argument("--split", default="train", help="of the real images (default: train)")
     evaluate.add_argument("--features", default="scene-reader", help="or module:object, see the documentation")
-    evaluate.add_argument("--guidance-scale", type=float, default=1.0, help="1 is no guidance (default: 1)")
-    evaluate.add_argument("--steps", type=int, default=50, help="calls of the model (default: 50)")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     evaluate.set_defaults(run=_evaluate)
 
@@ -136,11 +137,13 @@ def _plan(options: argparse.Namespace, layout: dict[str, Any]) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from ditbook.training import recipes
+
     given = {key: getattr(options, key) for key in ("shard", "precision", "compile", "recompute")}
     given = {key: value for key, value in given.items() if value}
     if options.dry_run:
         return _plan(options, given)
-    options.out = options.out or Path(f"{_stem(options.name)}.safetensors")
+    options.out = options.out or Path(f"{recipes.load(options.name).name}.safetensors")
     if given or options.parts or options.watch or options.real or "RANK" in os.environ:
         metric = _train_together(options, given)
     else:
@@ -152,7 +155,7 @@ def _train(options: argparse.Namespace) -> None:
 def _train_alone(options: argparse.Namespace) -> dict[str, float]:
     from ditbook.training import recipes
 
-    checkpoint = Path("runs") / f"{_stem(options.name)}.safetensors"
+    checkpoint = Path("runs") / f"{recipes.load(options.name).name}.safetensors"
     if checkpoint.exists():
         print(f"going on from {checkpoint}; remove it to start anew")
     return recipes.train(options.name, device=options.device, steps=options.steps, out=options.out)
@@ -193,11 +196,6 @@ def _encode(options: argparse.Namespace) -> None:
     )
     if rank == 0:
         print(f"{options.out} ({rows:,} images)")
-
-
-def _stem(name: str) -> str:
-    """Of the files of a recipe."""
-    return Path(name).stem if name.endswith(".toml") else name.replace("/", "-")
 
 
 def _sample(options: argparse.Namespace) -> None:

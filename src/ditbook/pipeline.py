@@ -142,7 +142,7 @@ def load(name: str, device: str | torch.device = "cpu") -> Pipeline:
     if about.get("task") not in LABELS:
         raise ValueError(f"{name} does not generate images; those that do are {', '.join(names())}")
     model = weights.load(name).to(device)
-    diffusion = process(model, about.get("predicts"), about.get("schedule", "linear"))
+    diffusion = process(model, about.get("predicts"), about["schedule"])
     labels = LABELS[about["task"]] if conditional(model) else ()
     if about["task"] == "latents":
         labels = tuple(str(number) for number in range(model.config.num_classes))

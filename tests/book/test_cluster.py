@@ -11,7 +11,7 @@ from ditbook import cli
 from ditbook.training import recipes
 
 PAGE = (ROOT / "book/cluster.md").read_text(encoding="utf-8")
-SHELL = re.findall(r"^```(?:sh|console)\n(.*?)^```", PAGE, flags=re.M | re.S)
+SHELL = re.findall(r"^```(?:sh|console)\n(.*?)^```", PAGE.replace("\\\n", ""), flags=re.M | re.S)
 COMMANDS = re.findall(r"(?:-m |^|\$ )ditbook (.*)", "\n".join(SHELL), flags=re.M)
 DRY, ROWS = re.search(r"^\| `ditbook (.*?)` … \|.*\n\|---.*\n((?:\|.*\n)+)", PAGE, flags=re.M).groups()
 

@@ -191,3 +191,19 @@ def test_a_file_in_the_official_layout_loads_again(tmp_path):
     layouts.save_official(model, tmp_path / "dit.safetensors")
     layouts.load_official(other, load_file(tmp_path / "dit.safetensors"))
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "dit.safetensors"
+    layouts.save_official(DiT(CONFIG), path)
+    before = path.read_bytes()
+
+    def half(state, target):
+        target.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(layouts, "save_file", half)
+    with pytest.raises(OSError, match="no space left"):
+        layouts.save_official(DiT(CONFIG), path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ditbook import rng
 from ditbook.diffusion import bound, flow, losses, schedules, weighting
 from ditbook.diffusion.gaussian import GaussianDiffusion
 
@@ -216,3 +217,16 @@ def test_the_loss_by_time_is_that_of_the_quarters(diffusion):
         assert (t >= 250 * part - 1).all()
         assert (t <= 250 * (part + 1)).all()
         assert t.max() - t.min() > 200
+
+
+def test_the_loss_by_time_is_the_simple_loss_of_each_part(diffusion):
+    def model(x, t, y):
+        return x.sin() + (t / 500 + y).view(-1, 1, 1, 1)
+
+    x, y = normal(0, 8, 1, 2, 2), torch.arange(8.0, dtype=torch.float64)
+    found = losses.loss_by_time(model, diffusion, x, torch.Generator().manual_seed(1), y=y)
+    generator, part = torch.Generator().manual_seed(1), torch.arange(8) % 4
+    t = ((part + rng.rand(part.shape, generator, part.device)) / 4 * 1000).long()
+    eps = rng.randn(x.shape, generator, x)
+    each = losses.simple_loss(model, diffusion, x, t, eps, reduction="none", y=y)
+    torch.testing.assert_close(found, torch.stack([each[k::4].mean() for k in range(4)]))

@@ -110,9 +110,10 @@ def test_the_command(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "parameters: 724,232, and 1,536 numbers that are not trained"
     assert lines[1] == "memory of each of 4 A100, fsdp, 32 rows at once:"
-    assert lines[-3].endswith("of 80 GB: fits")
-    assert lines[-1].startswith("6,000 steps: ")
-    assert "40% of 4 × 312 TFLOP/s, bfloat16 (NVIDIA A100" in lines[-1]
+    assert lines[-4].endswith("of 80 GB: fits")
+    assert lines[-2].startswith("6,000 steps: ")
+    assert lines[-2].endswith("40% of 4 × 312 TFLOP/s, bfloat16")
+    assert lines[-1].startswith("the card: NVIDIA A100")
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ def test_real_images_are_shared_and_prepared(scenes):
     assert [tuple(part.shape) for part in images(0, 1)] == [(25, 1, 16, 16), (25, 1, 16, 16), (10, 1, 16, 16)]
     assert [len(part) for part in images(1, 2)] == [25]
     assert [len(part) for part in images(0, 1, count=30)] == [25, 5]
+    few, everything = torch.cat(images(0, 1, count=3)), torch.cat(images(0, 1))
+    assert torch.equal(few, everything[[0, 29, 59]])  # not the first class of a folder only
 
 
 def test_features_of_the_readers_own(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -100,6 +101,23 @@ def test_it_goes_on_where_it_stopped(folder, caplog, monkeypatch):
     assert "it is encoded again" in caplog.text
     assert all(torch.equal(good[name], tensor) for name, tensor in columns().items())
     assert third.exists()
+
+
+def test_a_folder_that_has_grown(folder):
+    latents.encode("images", "latents", **OPTIONS)
+    shutil.copy(folder / "images/cat/3.png", folder / "images/cat/9.png")
+    latents.encode("images", "latents", **OPTIONS)
+    latents.encode("images", "anew", **OPTIONS)
+    found, wanted = (latents.read(name) for name in ("latents", "anew"))
+    assert len(found["mean"]) == 11
+    assert all(torch.equal(found[name][torch.arange(11)], wanted[name][torch.arange(11)]) for name in wanted)
+
+
+def test_a_scale_that_is_not_that_of_the_decoder(folder):
+    latents.encode("images", "latents", **OPTIONS)
+    task = Latents(folder="latents", latents_of="latents/autoencoder.safetensors", scale=0.3)
+    with pytest.raises(ValueError, match=r"the recipe says scale 0\.3, but .* decodes with"):
+        task.data()
 
 
 def test_bad_ends(folder):

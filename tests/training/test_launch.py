@@ -93,7 +93,10 @@ def test_parts_that_do_not_fit(tiny):
             launch.engine.Engine(two.model(), two.loss, two.CONFIG, Layout(), four, 2)
 
 
-@pytest.mark.parametrize("name", ["clip-shapes", "dvae", "summaries-ppo"])
+WHOLE = "bert-manual clip-emoji clip-shapes dvae summaries-imitation summaries-ppo translation-dot"
+
+
+@pytest.mark.parametrize("name", WHOLE.split())
 def test_a_recipe_whose_batches_cannot_be_split(name, monkeypatch):
     recipe = launch.recipes.load(name)
     monkeypatch.setattr(type(recipe.task), "data", lambda self: {})

@@ -68,8 +68,9 @@ def test_the_peak_is_that_of_the_card_and_the_type(monkeypatch):
     assert watch.peak_of(torch.device("cuda", 0), "bfloat16") == 989e12
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce RTX 4090")
     assert watch.peak_of(torch.device("cuda", 0), "float32") == 82.6e12
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla K80")
-    assert watch.peak_of(torch.device("cuda", 0), "float32") is None
+    for unknown in ("Tesla K80", "NVIDIA L40S"):  # which is no L4
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=unknown: name)
+        assert watch.peak_of(torch.device("cuda", 0), "float32") is None
 
 
 def test_utilization_is_what_was_computed_over_what_could_be(tiny, monkeypatch):

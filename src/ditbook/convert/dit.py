@@ -4,6 +4,7 @@ The names are facts about files; none of that code is used here. `D` width, `C` 
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,14 +146,18 @@ def load_diffusers(model: DiT, state: Mapping[str, Any]) -> None:
 
 
 def save_official(model: DiT, path: str | Path) -> None:
-    """Write a safetensors file in the official layout.
+    """Write a safetensors file in the official layout, as a whole or not at all.
 
     Raises:
         ValueError: as for `to_official`.
     """
-    save_file(
-        {key: value.clone(memory_format=torch.contiguous_format) for key, value in to_official(model).items()}, path
-    )
+    _save(to_official(model), Path(path))
+
+
+def diffusers_config(config: DiTConfig) -> dict[str, Any]:
+    """The arguments of diffusers' `DiTTransformer2DModel` for a model of the same size."""
+    fields = {theirs: getattr(config, ours) for ours, theirs in CONFIG.items()}
+    return fields | {"attention_head_dim": config.width // config.heads}
 
 
 def to_folder(model: DiT, folder: str | Path) -> None:
@@ -161,10 +166,17 @@ def to_folder(model: DiT, folder: str | Path) -> None:
     Raises:
         ValueError: as for `to_diffusers`.
     """
-    state = {key: value.clone(memory_format=torch.contiguous_format) for key, value in to_diffusers(model).items()}
-    config = {theirs: getattr(model.config, ours) for ours, theirs in CONFIG.items()}
-    config |= {"_class_name": "DiTTransformer2DModel", "attention_head_dim": model.config.width // model.config.heads}
-    folder = Path(folder)
+    state, folder = to_diffusers(model), Path(folder)
+    config = {"_class_name": "DiTTransformer2DModel"} | diffusers_config(model.config)
     folder.mkdir(parents=True, exist_ok=True)
+    _save(state, folder / "diffusion_pytorch_model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    save_file(state, folder / "diffusion_pytorch_model.safetensors")
+
+
+def _save(state: Mapping[str, Tensor], path: Path) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        save_file({key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -222,7 +222,8 @@ def report(recipe: Recipe, layout: Layout, name: str, count: int = 1, parts: int
         f"  {'together':20s} {found.total / 1e9:9.3f} of {card.memory:g} GB: {fits}",
         f"a step of {rows} rows: {found.flops / 1e12:.4g} TFLOP, {found.flops / rows / 1e9:.4g} GFLOP a row",
         f"{found.steps:,} steps: {_time(found.days(card, count, layout.precision))} at {UTILIZATION:.0%} of "
-        f"{count} × {getattr(card, layout.precision):g} TFLOP/s, {layout.precision} ({card.source})",
+        f"{count} × {getattr(card, layout.precision):g} TFLOP/s, {layout.precision}",
+        f"the card: {card.source}",
     ]
     return "\n".join(lines)
 

@@ -41,7 +41,7 @@ def evaluate(
 
     Args:
         name: the weights of a generator, or a weight file. Classes come equally often.
-        real: as for `user_images.load`; images are made the size of the samples. `count` of them at most are taken.
+        real: as for `user_images.load`; images are made the size of the samples; at most `count`, evenly spread.
         count: of samples.
         split: of the real images.
         features: see `extractor`.
@@ -98,12 +98,13 @@ def generated(
 def originals(
     real: str, split: str, size: int, channels: int, count: int, world: World, batch_size: int
 ) -> Iterator[Tensor]:
-    """This process's batches of the first `count` real images, prepared."""
-    prepared = user_images.prepare(user_images.load(real, split), size, {1: "L", 3: "RGB"}[channels])
-    for number, start in enumerate(range(0, min(count, len(prepared)), batch_size)):
-        if number % world.size == world.rank:
-            rows = range(start, min(start + batch_size, count, len(prepared)))
-            yield data.tensors(prepared.select(rows))["image"]
+    """This process's batches of `count` real images at most, evenly spread: a folder is ordered by class."""
+    dataset = user_images.load(real, split)
+    chosen = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long().split(batch_size)
+    mine = torch.cat([torch.empty(0, dtype=torch.int64), *chosen[world.rank :: world.size]])
+    prepared = user_images.prepare(dataset.select(mine.tolist()), size, {1: "L", 3: "RGB"}[channels])
+    for start in range(0, len(prepared), batch_size):
+        yield data.tensors(prepared.select(range(start, min(start + batch_size, len(prepared)))))["image"]
 
 
 def extractor(name: str, device: torch.device) -> Any:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,8 +109,8 @@ def _write(
     about: dict[str, Any],
     batch_size: int,
 ) -> None:
-    """Encode a shard and write it, unless it is there already and undamaged."""
-    path = _shard(folder, number)
+    """Encode a shard and write it, unless it is there already, of the same images and undamaged."""
+    path, content = _shard(folder, number), _sum_of(shard)
     try:
         before = checkpoint.load(path)[1]
     except FileNotFoundError:
@@ -118,12 +119,21 @@ def _write(
         logger.warning("%s; it is encoded again", error)
         before = None
     if before is not None:
-        if before != about:
-            changed = next(key for key in about if before.get(key) != about[key])
-            raise ValueError(f"{path} was encoded with {changed} {before.get(changed)!r}, not {about[changed]!r}")
-        return
+        for key, value in about.items():
+            if before.get(key) != value:
+                raise ValueError(f"{path} was encoded with {key} {before.get(key)!r}, not {value!r}")
+        if before.get("content") == content:
+            return
+        logger.warning("%s: the images of the source are others now; it is encoded again", path)
     parts = [_encoded(shard[k : k + batch_size], model, about["size"]) for k in range(0, len(shard), batch_size)]
-    checkpoint.save(path, {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, about)
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    checkpoint.save(path, tensors, about | {"content": content})
+
+
+def _sum_of(shard: list[tuple[int, dict[str, Any]]]) -> str:
+    """SHA-256 of the names, bytes and labels of rows, by which a source is known again that has changed since."""
+    rows = [(Path(row["image"]["path"] or "").name, row["image"]["bytes"], row.get("label")) for _, row in shard]
+    return sha256(repr(rows).encode()).hexdigest()
 
 
 @torch.no_grad()

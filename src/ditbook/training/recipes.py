@@ -189,6 +189,9 @@ def export(recipe: Recipe, model: nn.Module, steps: int, out: str | Path | None)
     """
     stored = model.to(recipe.dtype).float().eval()
     table = {**recipe.table, "training": {**recipe.table["training"], "steps": steps}}
+    for name in ("predicts", "schedule"):  # which the recipe may leave to the task, but `pipeline.load` must know
+        if (value := getattr(recipe.task, name, None)) is not None:
+            table[name] = value
     if steps != recipe.training.steps:
         table["note"] = f"{steps:,} of the recipe's {recipe.training.steps:,} steps"
     metric = recipe.task.evaluate(stored)

@@ -1,5 +1,6 @@
 """What a training does, written for TensorBoard: losses, gradients, speed, and samples."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -116,4 +117,5 @@ def peak_of(device: torch.device, precision: str) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device).replace(" ", "-")
-    return next((getattr(card, precision) * 1e12 for key, card in CARDS.items() if key in name), None)
+    known = (card for key, card in CARDS.items() if re.search(rf"\b{key}\b", name))
+    return next((getattr(card, precision) * 1e12 for card in known), None)

@@ -27,9 +27,9 @@ class Latents(Task[DiT]):
     folder: str  # what `ditbook encode` made
     latents_of: str  # the autoencoder in it
     held_out: str | None = None  # latents of other images, to measure; by default those that are trained on
-    predicts: Parameterization = "eps"
+    predicts: Parameterization | None = None
     schedule: str = "linear"
-    scale: float | None = None  # makes the standard deviation of latents one; by default that of the autoencoder
+    scale: float | None = None  # of the autoencoder, so that a run can be planned before there is one
 
     @cached_property
     def factor(self) -> float:
@@ -37,8 +37,15 @@ class Latents(Task[DiT]):
         return weights.metadata(self.latents_of)["model"]["scale"] if self.scale is None else self.scale
 
     def data(self) -> Batch:
-        """The columns of the folder, read while they are used; without labels all images are of class 0."""
-        return _columns(self.folder)
+        """The columns of the folder, read while they are used; without labels all images are of class 0.
+
+        Raises:
+            ValueError: no latents, or the autoencoder has another scale.
+        """
+        columns = _columns(self.folder)
+        if self.factor != (stored := weights.metadata(self.latents_of)["model"]["scale"]):
+            raise ValueError(f"the recipe says scale {self.factor}, but {self.latents_of} decodes with {stored}")
+        return columns
 
     def example(self, model: DiT) -> Batch:
         """Two rows of the model's own size: to count them, no folder is needed."""
@@ -74,7 +81,8 @@ class Latents(Task[DiT]):
     def evaluate(self, model: DiT) -> dict[str, float]:
         """The loss of some rows, held out or not, with noise that is the same for every model."""
         columns = _columns(self.held_out or self.folder)
-        rows = torch.arange(min(HELD_OUT, len(columns["mean"])))
+        count = len(columns["mean"])
+        rows = torch.linspace(0, count - 1, min(HELD_OUT, count)).long()  # a folder is ordered by class
         batch = {name: column[rows] for name, column in columns.items()}
         value = self.loss(model, batch, Context(0, torch.Generator().manual_seed(1))).item()
         return {f"{'held-out ' if self.held_out else ''}loss": round(value, 4)}

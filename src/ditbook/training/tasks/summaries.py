@@ -31,6 +31,8 @@ MEASURED = 1_000  # held-out scenes, or pairs of texts of them
 class Imitate(Task[GPT]):
     """Predict each token of the demonstrations."""
 
+    splits = False  # a mean over the tokens, of which each part of a batch has another number
+
     def data(self) -> Batch:
         """Prompts and demonstrations."""
         generator = torch.Generator().manual_seed(0)
