@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,6 +192,36 @@ def test_a_file_in_the_official_layout_loads_again(tmp_path):
     layouts.save_official(model, tmp_path / "dit.safetensors")
     layouts.load_official(other, load_file(tmp_path / "dit.safetensors"))
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("learn_sigma", [True, False])
+@pytest.mark.parametrize("older", [True, False])
+def test_a_folder_in_diffusers_layout_loads_again(learn_sigma, older, tmp_path):
+    source = random_dit(config=dataclasses.replace(CONFIG, learn_sigma=learn_sigma))
+    layouts.to_folder(source, tmp_path)
+    if older:  # as files were saved before safetensors
+        file = tmp_path / "diffusion_pytorch_model.safetensors"
+        torch.save(load_file(file), file.with_suffix(".bin"))
+        file.unlink()
+    model = layouts.from_folder(tmp_path)
+    assert model.config == source.config
+    assert identical(source, model)
+
+
+@pytest.mark.parametrize("damage", ["no config", "no weights", "half a file", "more than tensors"])
+def test_a_folder_that_holds_no_model_is_refused(damage, tmp_path):
+    layouts.to_folder(random_dit(), tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    if damage == "no config":
+        (tmp_path / "config.json").unlink()
+    elif damage == "half a file":
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        file.unlink()
+    if damage == "more than tensors":  # nothing of it is run
+        torch.save({"pos_embed.proj.weight": Path}, file.with_suffix(".bin"))
+    with pytest.raises(ValueError, match="holds no such model in diffusers' layout: "):
+        layouts.from_folder(tmp_path)
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):

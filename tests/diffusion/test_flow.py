@@ -192,6 +192,7 @@ def test_distributions_of_times():
         assert logits.std().item() == pytest.approx(std, abs=0.02)
 
 
+@pytest.mark.equation("19.11", of="ditbook.diffusion.flow.flow_loss", against="path, target and mean written out")
 @pytest.mark.parametrize("predicts", ["eps", "x_start", "v"])
 @pytest.mark.parametrize("times", [flow.uniform, flow.logit_normal])
 def test_the_loss_draws_times_noise_and_dropout_in_this_order(predicts, times):

@@ -44,6 +44,38 @@ def test_a_fresh_network_passes_its_patches_through_every_block_and_gives_zero(b
         assert torch.equal(text_after, text)
 
 
+@pytest.mark.equation("19.1", of="ditbook.models.text_dit.TextEncoder", against="a sum over the words of each text")
+def test_a_text_is_its_words_and_a_map_of_their_mean():
+    encoder = build("joint").text_encoder
+    words, mean = encoder(TOKENS)
+    normed = []
+    encoder.norm.register_forward_hook(lambda layer, given, out: normed.append(out))
+    encoder(TOKENS)
+    for row, length in enumerate((4, 3, 5)):
+        own = sum(normed[0][row, k] for k in range(length)) / length
+        torch.testing.assert_close(mean[row], encoder.project_mean(own))
+        torch.testing.assert_close(words[row], encoder.project(normed[0][row]))
+
+
+@pytest.mark.equation("19.2", of="ditbook.models.text_dit.TextDiT.condition", against="the three parts, added by hand")
+def test_the_condition_is_a_sum():
+    model, given = build("joint"), inputs()
+    mean = model.text_encoder(TOKENS)[1]
+    parts = model.time_embed(given["t"]), mean, model.label_embed.table.weight[given["y"]]
+    torch.testing.assert_close(model.condition(given["t"], mean, given["y"]), F.silu(sum(parts)))
+
+
+@pytest.mark.equation("19.10", of="ditbook.models.text_dit.TextDiT", against="PyTorch's count of the parameters")
+@pytest.mark.parametrize("width", [24, 160])
+def test_parameters_of_the_blocks(width):
+    def count(block, last=False):
+        return sum(p.numel() for p in BLOCKS[block](width, 4, last=last).parameters())
+
+    assert count("cross-attention") == count("cross-attention", last=True) == 16 * width**2 + 19 * width
+    assert count("joint") == 36 * width**2 + 30 * width
+    assert count("joint", last=True) == 23 * width**2 + 20 * width
+
+
 @blocks
 def test_padding_changes_nothing(block):
     model, given = build(block), inputs()

@@ -33,6 +33,11 @@ def mlp(layer, name):
     return thirds(layer.fc1, [f"{name}.net.0.proj"]) | thirds(layer.fc2, [f"{name}.net.2"])
 
 
+@pytest.mark.equation("19.3", of="ditbook.models.text_dit.CrossAttentionBlock", against="diffusers, PixArt's block")
+@pytest.mark.equation("19.4", of="ditbook.models.text_dit.CrossAttentionBlock", against="diffusers, PixArt's block")
+@pytest.mark.equation("19.5", of="ditbook.models.text_dit.CrossAttentionBlock", against="diffusers, PixArt's block")
+@pytest.mark.equation("19.6", of="ditbook.models.text_dit.CrossAttentionBlock", against="diffusers, PixArt's block")
+@pytest.mark.equation("19.7", of="ditbook.models.text_dit.CrossAttentionBlock", against="diffusers, PixArt's block")
 def test_the_block_with_cross_attention_is_that_of_pixart():
     ours = randomised(CrossAttentionBlock(WIDTH, HEADS, last=False))
     other = attention.BasicTransformerBlock(
@@ -55,6 +60,8 @@ def test_the_block_with_cross_attention_is_that_of_pixart():
     assert same is text
 
 
+@pytest.mark.equation("19.8", of="ditbook.models.text_dit.JointBlock", against="diffusers, that of SD3")
+@pytest.mark.equation("19.9", of="ditbook.models.text_dit.Stream", against="diffusers, that of SD3")
 @pytest.mark.parametrize("last", [False, True])
 def test_the_joint_block_is_that_of_stable_diffusion_3(last):
     ours = randomised(JointBlock(WIDTH, HEADS, last=last))

@@ -154,7 +154,7 @@ def test_an_autoencoder_in_diffusers_layout(folder):
     model = Autoencoder(small)
     (folder / "vae").mkdir()
     save_file(layout.to_diffusers(model), folder / "vae/diffusion_pytorch_model.safetensors")
-    with pytest.raises(ValueError, match="vae is no autoencoder in diffusers' layout: "):
+    with pytest.raises(ValueError, match="vae holds no such model in diffusers' layout: "):
         latents.load_autoencoder("vae")
     config = {theirs: getattr(small, ours) for ours, theirs in layout.CONFIG.items()}
     (folder / "vae/config.json").write_text(json.dumps(config))

@@ -124,6 +124,7 @@ def test_a_moved_drawing_stays_near_and_is_not_flipped():
     assert 0.7 < area.min() < 0.85 < 1.2 < area.max() < 1.5
 
 
+@pytest.mark.equation("19.12", of="ditbook.training.tasks.emoji.ranks", against="counted by hand")
 def test_ranks_count_better_candidates_of_those_allowed():
     queries, own = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.6, 0.8], [0.8, 0.6]])
     candidates = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])

@@ -1,15 +1,13 @@
 """Autoencoder weights in diffusers' layout, that of Stable Diffusion."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ditbook.convert.keys import check, join_qkv, plain, split_qkv
+from ditbook.convert.keys import check, join_qkv, plain, read_folder, split_qkv
 from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 
 RENAMED = (  # ours → diffusers
@@ -60,18 +58,12 @@ def load_diffusers(model: Autoencoder, state: Mapping[str, Any]) -> None:
 
 
 def from_folder(folder: str | Path) -> Autoencoder:
-    """The autoencoder of a folder in diffusers' layout: `config.json` and a safetensors file beside it.
+    """The autoencoder of a folder in diffusers' layout: `config.json` and a file of weights beside it.
 
     Raises:
-        ValueError: a file is missing, or as for `load_diffusers`.
+        ValueError: as for `keys.read_folder` and `load_diffusers`.
     """
-    folder = Path(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        state = load_file(folder / "diffusion_pytorch_model.safetensors")
-        fields = {ours: config[theirs] for ours, theirs in CONFIG.items()}
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{folder} is no autoencoder in diffusers' layout: {error}") from error
+    fields, state = read_folder(folder, CONFIG)
     model = Autoencoder(AutoencoderConfig(**fields))
     load_diffusers(model, state)
     return model

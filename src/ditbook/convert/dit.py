@@ -15,7 +15,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ditbook.convert.keys import check, join_qkv, plain, split_qkv
+from ditbook.convert.keys import check, join_qkv, plain, read_folder, split_qkv
 from ditbook.models.dit import DiT, DiTConfig
 
 OFFICIAL = {  # ours → official, outside and inside a block
@@ -171,6 +171,19 @@ def to_folder(model: DiT, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _save(state, folder / "diffusion_pytorch_model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def from_folder(folder: str | Path) -> DiT:
+    """The DiT of a folder in diffusers' layout, as `to_folder` writes it and `facebook/DiT-XL-2-256` has it.
+
+    Raises:
+        ValueError: as for `keys.read_folder` and `load_diffusers`.
+    """
+    fields, state = read_folder(folder, CONFIG | {"width": "attention_head_dim"})
+    width, learn_sigma = fields.pop("width") * fields["heads"], fields.pop("out_channels") == 2 * fields["channels"]
+    model = DiT(DiTConfig(width=width, learn_sigma=learn_sigma, **fields))
+    load_diffusers(model, state)
+    return model
 
 
 def _save(state: Mapping[str, Tensor], path: Path) -> None:

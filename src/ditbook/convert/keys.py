@@ -1,9 +1,14 @@
 """What every layout shares: the way out of a checkpoint, the check of its keys, and q, k, v as one map or as three."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 CONTAINERS = ("ema", "state_dict", "model")  # of a training checkpoint; samples are made with the averaged weights
@@ -68,3 +73,29 @@ def join_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif ".to_k." not in key and ".to_v." not in key:
             joined[key] = value
     return joined
+
+
+def read_folder(folder: str | Path, fields: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A model of diffusers as it stands on a disk: `config.json`, and weights in a file beside it.
+
+    Args:
+        folder: holds `diffusion_pytorch_model.safetensors`, or the older `.bin`, of which only tensors are read.
+        fields: which of our fields has which name in the config.
+
+    Returns:
+        These fields of ours, and the state dict.
+
+    Raises:
+        ValueError: a file or a field is missing, or a file is damaged.
+    """
+    folder = Path(folder)
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        given = {ours: config[theirs] for ours, theirs in fields.items()}
+        older = weights.with_suffix(".bin")
+        if older.exists() and not weights.exists():
+            return given, torch.load(older, map_location="cpu", weights_only=True)
+        return given, load_file(weights)
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise ValueError(f"{folder} holds no such model in diffusers' layout: {error}") from error

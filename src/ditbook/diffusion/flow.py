@@ -178,7 +178,7 @@ def flow_loss(
     output = model((1 - time) * x_start + time * eps, TIMESTEPS * t, **condition)
     target = getattr(Prediction(x_start, eps, eps - x_start), flow.predicts)
     check_same_shape(output, x_start)
-    return (output - target).square().mean()
+    return (output - target).square().mean()  # (19.11)
 
 
 def euler(x: Tensor, i: int, run: Run[P]) -> Tensor:

@@ -87,7 +87,7 @@ class TextEncoder(nn.Module):
             x = layer(x, mask)
         x = self.norm(x)
         real = mask[:, 0, 0, :, None].to(x.dtype)  # (B, S, 1)
-        return self.project(x), self.project_mean((x * real).sum(dim=1) / real.sum(dim=1))
+        return self.project(x), self.project_mean((x * real).sum(dim=1) / real.sum(dim=1))  # (19.1)
 
 
 class CrossAttentionBlock(nn.Module):
@@ -112,10 +112,10 @@ class CrossAttentionBlock(nn.Module):
             c: the shared modulation, (B, 6, D): shift, scale and gate of attention and of the MLP.
             mask: which tokens of the text are words, (B, 1, 1, S).
         """
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (c + self.offset).unbind(dim=1)  # (B, D) each
-        x = x + gate[:, None] * self.attn(modulate(layer_norm(x), shift, scale))
-        x = x + self.cross(x, self.cross.project_kv(text), mask)
-        return x + gate_mlp[:, None] * self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp)), text
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (c + self.offset).unbind(dim=1)  # (B, D) each  # (19.4)
+        x = x + gate[:, None] * self.attn(modulate(layer_norm(x), shift, scale))  # (19.5)
+        x = x + self.cross(x, self.cross.project_kv(text), mask)  # (19.3), (19.6)
+        return x + gate_mlp[:, None] * self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp)), text  # (19.7)
 
 
 class Stream(nn.Module):
@@ -145,7 +145,7 @@ class Stream(nn.Module):
         if self.mlp is None:
             return x
         gate, shift_mlp, scale_mlp, gate_mlp = rest
-        x = x + gate[:, None] * self.attn.proj(attended)
+        x = x + gate[:, None] * self.attn.proj(attended)  # (19.9)
         return x + gate_mlp[:, None] * self.mlp(modulate(layer_norm(x), shift_mlp, scale_mlp))
 
 
@@ -176,7 +176,7 @@ class JointBlock(nn.Module):
         (of_image, rest), (of_text, text_rest) = self.image.project(x, c), self.text.project(text, c)
         q, k, v = (torch.cat(both, dim=2) for both in zip(of_image, of_text, strict=True))  # (B, H, T + S, D / H)
         allowed = F.pad(mask, (x.shape[1], 0), value=True)  # (B, 1, 1, T + S)
-        out = rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=allowed), "b h n e -> b n (h e)")
+        out = rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=allowed), "b h n e -> b n (h e)")  # (19.8)
         attended, text_attended = out.split([x.shape[1], text.shape[1]], dim=1)
         return self.image.finish(x, attended, rest), self.text.finish(text, text_attended, text_rest)
 
@@ -199,7 +199,7 @@ class TextDiT(nn.Module):
         self.text_encoder = TextEncoder(config)
         self.label_embed = LabelEmbedding(config.num_classes, width) if config.num_classes else None
         self.modulation = nn.Linear(width, 6 * width) if config.block == "cross-attention" else None
-        block = BLOCKS[config.block]
+        block = BLOCKS[config.block]  # sizes: (19.10)
         self.blocks = nn.ModuleList(block(width, config.heads, last=k + 1 == depth) for k in range(depth))
         self.final = FinalLayer(width, config.patch**2 * config.channels)
         self.initialize()
@@ -237,7 +237,7 @@ class TextDiT(nn.Module):
         if (y is None) != (self.label_embed is None):
             has = "no classes: call it without y" if self.label_embed is None else "classes: call it with y"
             raise ValueError(f"this model has {has}")
-        c = self.time_embed(t) + mean
+        c = self.time_embed(t) + mean  # (19.2)
         return F.silu(c if y is None or self.label_embed is None else c + self.label_embed(y))
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor, y: Tensor | None = None) -> Tensor:

@@ -164,7 +164,7 @@ def ranks(queries: Tensor, own: Tensor, candidates: Tensor, allowed: Tensor) -> 
     Its own may be among the candidates or not.
     """
     mine = (queries * own).sum(dim=1, keepdim=True)
-    return ((queries @ candidates.T > mine + 1e-6) & allowed).sum(dim=1)
+    return ((queries @ candidates.T > mine + 1e-6) & allowed).sum(dim=1)  # (19.12)
 
 
 def recalls(rank: Tensor, what: str) -> dict[str, float]:
