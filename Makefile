@@ -61,6 +61,7 @@ weights: $(ENVIRONMENT)
 
 benchmark: $(ENVIRONMENT)
 	$(BIN)/python benchmarks/dit_step.py
+	$(BIN)/python benchmarks/dit_gpu.py
 
 publish-address: $(ENVIRONMENT)
 	$(BIN)/python tools/publish_address.py "$(URL)"

@@ -17,6 +17,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ditbook.convert.dit import diffusers_config
 from ditbook.models.dit import DiT, DiTConfig
 
 BATCH, ROUNDS, SIDE = 16, 15, 2048
@@ -28,19 +29,6 @@ def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def theirs() -> torch.nn.Module:
-    return DiTTransformer2DModel(
-        num_attention_heads=CONFIG.heads,
-        attention_head_dim=CONFIG.width // CONFIG.heads,
-        in_channels=CONFIG.channels,
-        out_channels=CONFIG.out_channels,
-        num_layers=CONFIG.depth,
-        patch_size=CONFIG.patch,
-        sample_size=CONFIG.size,
-        num_embeds_ada_norm=CONFIG.num_classes,
-    )
 
 
 def training_step(model: torch.nn.Module, dtype: torch.dtype, forward: Callable, batch: tuple) -> Callable[[], None]:
@@ -82,7 +70,7 @@ def main() -> None:
         a = torch.randn(SIDE, SIDE, dtype=dtype)
         timed = {}
         for mode, wrap in (("plain", lambda net: net), ("compiled", torch.compile)):
-            ours, other = DiT(CONFIG), theirs()
+            ours, other = DiT(CONFIG), DiTTransformer2DModel(**diffusers_config(CONFIG))
             call, their_call = wrap(ours), wrap(other)
             timed[f"ours, {mode}"] = training_step(ours, dtype, call, batch)
             timed[f"diffusers, {mode}"] = training_step(

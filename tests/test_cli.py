@@ -78,14 +78,14 @@ def test_train_says_what_it_wrote_and_where_it_went_on(capsys, monkeypatch, empt
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("sample dit-cats --labels 3", "ditbook sample: no weights named 'dit-cats'; there are autoencoder-shapes, "),
+        ("sample dit-cats --labels 3", "ditbook sample: no weights named 'dit-cats'; there are autoencoder-emoji, "),
         ("sample clip-shapes --labels 3", "ditbook sample: clip-shapes does not generate images; those that do are"),
         ("sample dit-digits --labels cat", "ditbook sample: no label 'cat'; there are 0, 1, 2"),
         ("sample dit-digits", "ditbook sample: labels must be a list with one label for each image: 0, 1, 2"),
         ("sample dit-digits --labels 3 --steps 1", "ditbook sample: steps must lie in 2 to 1000, got 1"),
         ("sample dit-digits --labels 3 --guidance-scale -1", "ditbook sample: guidance_scale must be 0 or more"),
         ("sample none.safetensors --labels 3", "ditbook sample: no weight file at none.safetensors"),
-        ("train dit-cats", "ditbook train: no recipe named 'dit-cats'; there are autoencoder-shapes, "),
+        ("train dit-cats", "ditbook train: no recipe named 'dit-cats'; there are autoencoder-emoji, "),
         ("train unet-digits --steps 0", "ditbook train: steps and batch_size must be positive, got 0"),
         ("train unet-digits --device quantum", "ditbook train: no device 'quantum' here: "),
     ],
@@ -139,7 +139,7 @@ def test_help_of_each_command(capsys, command):
     text = capsys.readouterr().out
     assert text.startswith(" ".join(["usage: ditbook", *command]))
     for option in {
-        "train": ["--device", "--steps", "--out", "runs/NAME.safetensors"],
+        "train": ["--device", "--steps", "--out", "runs/NAME.safetensors", "--shard", "--dry-run"],
         "sample": ["--labels", "--seed"],
     }.get("".join(command), []):
         assert option in text
@@ -161,3 +161,16 @@ def test_a_short_training_can_be_sampled_from(capsys, empty_folder):
     assert "held-out mse of eps" in capsys.readouterr().out
     assert cli.main(["sample", "unet-digits.safetensors", "--count", "2", "--steps", "2", "--out", "x.png"]) == 0
     assert sorted(path.name for path in empty_folder.iterdir()) == ["runs", "unet-digits.safetensors", "x.png"]
+
+
+def test_export_writes_both_layouts(capsys, empty_folder):
+    assert cli.main(["export", "dit-digits", "--layout", "official", "--out", "new/dit.safetensors"]) == 0
+    assert cli.main(["export", "dit-digits", "--layout", "diffusers", "--out", "new/dit"]) == 0
+    assert capsys.readouterr().out == "new/dit.safetensors\nnew/dit\n"
+    assert sorted(path.name for path in empty_folder.rglob("*.*")) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        "dit.safetensors",
+    ]
+    message = failing(capsys, "export", "clip-shapes", "--layout", "official", "--out", "clip.safetensors")
+    assert message == "ditbook export: clip-shapes is a CLIP, no DiT"

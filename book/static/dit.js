@@ -231,7 +231,7 @@ function unpack({ config: about, tensors, base64 }) {
   return { ready: true };
 }
 
-// A drawn digit after t steps of the forward process, and what the network makes of it in one call.
+// A drawn digit at step t of the forward process, and what the network makes of it in one call.
 function guess({ clean, t, digit, seed }) {
   const [a, b] = scales(t), eps = normals(seed)(clean.length);
   const x = clean.map((value, k) => a * value + b * eps[k]);                                              // (10.4)

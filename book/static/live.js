@@ -172,7 +172,7 @@
     <button type="button" class="live-again">Other noise</button></p>
     </form>
     <div class="live-pictures">${canvas("live-drawn", "Draw here", 'role="application" tabindex="0"')}
-    ${canvas("live-noisy", "After t steps of noise")}${canvas("live-guess", "The network's guess")}</div>
+    ${canvas("live-noisy", "The digit at step t")}${canvas("live-guess", "The network's guess")}</div>
     <p role="status">Asked for the first time, the network is loaded: 726,000 weights, 2 MB.</p>`;
   const SEVEN = [[7, 8], [13, 8], [20, 8], [17, 14], [14, 20], [13, 22]];  // what stands there at first
 

@@ -28,8 +28,14 @@ from ditbook.models.unet import UNet
 
 DIGITS = tuple("0123456789")
 SHAPES = tuple(" ".join(pair) for pair in shapes.PAIRS)
-# names of the classes, by the task that a recipe names
-LABELS: dict[str, tuple[str, ...]] = {"digits": DIGITS, "faces": (), "photographs": (), "scenes": SHAPES}
+# names of the classes, by the task that a recipe names; those of a reader's own latents are numbers
+LABELS: dict[str, tuple[str, ...]] = {
+    "digits": DIGITS,
+    "faces": (),
+    "latents": (),
+    "photographs": (),
+    "scenes": SHAPES,
+}
 SCHEDULES = {"linear": schedules.linear, "scaled_linear": schedules.scaled_linear, "cosine": schedules.cosine}
 STRAIGHT = "straight"  # in place of a schedule: the straight paths of a flow
 
@@ -138,6 +144,8 @@ def load(name: str, device: str | torch.device = "cpu") -> Pipeline:
     model = weights.load(name).to(device)
     diffusion = process(model, about.get("predicts"), about["schedule"])
     labels = LABELS[about["task"]] if conditional(model) else ()
+    if about["task"] == "latents":
+        labels = tuple(str(number) for number in range(model.config.num_classes))
     autoencoder = weights.load(about["latents_of"]).to(device) if "latents_of" in about else None
     return Pipeline(model, diffusion, labels, autoencoder)
 

@@ -163,7 +163,7 @@ def test_code_of_88_columns_needs_no_scrolling(visit):
     assert width <= room
 
 
-WIDER = """() => [...document.querySelectorAll("main .cell_output, main .pst-scrollable-table-container")]
+WIDER = """() => [...document.querySelectorAll(":is(.cell_output, .highlight, .pst-scrollable-table-container)")]
     .filter(box => [box, ...box.querySelectorAll("div, pre")].some(e => e.scrollWidth > e.clientWidth + 1))
     .map(box => box.textContent.trim().slice(0, 80))"""
 

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ditbook.convert import dit as layouts
 from ditbook.models.dit import DiT, DiTConfig
@@ -183,3 +184,26 @@ def test_a_training_checkpoint_in_half_precision_loads(dtype):
     layouts.load_official(target, {"ema": half, "model": {}, "opt": {}, "args": None})
     for key, value in source.state_dict().items():
         torch.testing.assert_close(target.state_dict()[key], value.to(dtype).float())
+
+
+def test_a_file_in_the_official_layout_loads_again(tmp_path):
+    model, other = (DiT(DiTConfig(size=8, width=16, depth=2, heads=2, num_classes=3)) for _ in range(2))
+    layouts.save_official(model, tmp_path / "dit.safetensors")
+    layouts.load_official(other, load_file(tmp_path / "dit.safetensors"))
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "dit.safetensors"
+    layouts.save_official(DiT(CONFIG), path)
+    before = path.read_bytes()
+
+    def half(state, target):
+        target.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(layouts, "save_file", half)
+    with pytest.raises(OSError, match="no space left"):
+        layouts.save_official(DiT(CONFIG), path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before

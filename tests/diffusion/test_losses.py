@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ditbook import rng
 from ditbook.diffusion import bound, flow, losses, schedules, weighting
 from ditbook.diffusion.gaussian import GaussianDiffusion
 
@@ -197,3 +198,35 @@ def test_a_training_step_along_straight_paths():
     assert torch.equal(found, wanted)
     with pytest.raises(ValueError, match="straight paths take no weighting"):
         losses.denoising_loss(model, paths, x, torch.Generator(), weighting=weighting.min_snr, y=y)
+
+
+@pytest.mark.parametrize("diffusion", [GaussianDiffusion(schedules.linear(1000)), flow.Flow(flow.uniform_times(1000))])
+def test_the_loss_by_time_is_that_of_the_quarters(diffusion):
+    """A model that says nothing is wrong by what is wanted, noise of variance one, at all times."""
+    heard = []
+
+    def model(x, t):
+        heard.append(t)
+        return torch.zeros_like(x)
+
+    x = torch.zeros(400, 1, 2, 2)
+    found = losses.loss_by_time(model, diffusion, x, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, torch.ones(4), rtol=0.2, atol=0)  # the variance of the noise
+    for part in range(4):
+        t = heard[0][part::4]
+        assert (t >= 250 * part - 1).all()
+        assert (t <= 250 * (part + 1)).all()
+        assert t.max() - t.min() > 200
+
+
+def test_the_loss_by_time_is_the_simple_loss_of_each_part(diffusion):
+    def model(x, t, y):
+        return x.sin() + (t / 500 + y).view(-1, 1, 1, 1)
+
+    x, y = normal(0, 8, 1, 2, 2), torch.arange(8.0, dtype=torch.float64)
+    found = losses.loss_by_time(model, diffusion, x, torch.Generator().manual_seed(1), y=y)
+    generator, part = torch.Generator().manual_seed(1), torch.arange(8) % 4
+    t = ((part + rng.rand(part.shape, generator, part.device)) / 4 * 1000).long()
+    eps = rng.randn(x.shape, generator, x)
+    each = losses.simple_loss(model, diffusion, x, t, eps, reduction="none", y=y)
+    torch.testing.assert_close(found, torch.stack([each[k::4].mean() for k in range(4)]))

@@ -14,6 +14,8 @@ from ditbook.models.gpt import GPT, GPTConfig, GPTScorer
 from ditbook.models.prior import AutoregressivePrior, AutoregressivePriorConfig, DiffusionPrior, DiffusionPriorConfig
 from ditbook.models.rnn import LanguageModel, LanguageModelConfig
 from ditbook.models.seq2seq import KINDS, Seq2Seq, Seq2SeqConfig
+from ditbook.models.text_dit import BLOCKS as TEXT_BLOCKS
+from ditbook.models.text_dit import TextDiT, TextDiTConfig
 from ditbook.models.transformer import Transformer, TransformerConfig
 from ditbook.models.unclip import UnCLIPDecoder, UnCLIPDecoderConfig
 from ditbook.models.unet import UNet, UNetConfig, Upsampler, UpsamplerConfig
@@ -47,6 +49,16 @@ def test_dit(device, block):
     x = torch.zeros(B, 3, 8, 8, device=device)
     assert on(model(x, t, y), device) == (B, 6, 8, 8)
     assert on(model(x, t, **model.null_condition(y)), device) == (B, 6, 8, 8)
+
+
+@devices
+@pytest.mark.parametrize("block", TEXT_BLOCKS)
+def test_text_dit(device, block):
+    model = TextDiT(TextDiTConfig(channels=3, width=16, depth=2, text_width=16, num_classes=5, block=block)).to(device)
+    t, y = torch.zeros(B, dtype=torch.long, device=device), torch.ones(B, dtype=torch.long, device=device)
+    x, caption = torch.zeros(B, 3, 8, 8, device=device), tokens(device, 5)
+    assert on(model(x, t, caption, y), device) == x.shape
+    assert on(model(x, t, **model.null_condition(caption, y)), device) == x.shape
 
 
 @devices

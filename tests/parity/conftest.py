@@ -2,6 +2,8 @@
 
 import pytest
 
+from ditbook.convert.dit import diffusers_config
+
 
 @pytest.fixture(scope="session")
 def dit_twin():
@@ -9,18 +11,6 @@ def dit_twin():
     diffusers = pytest.importorskip("diffusers")
 
     def make(config):
-        return diffusers.DiTTransformer2DModel(
-            num_attention_heads=config.heads,
-            attention_head_dim=config.width // config.heads,
-            in_channels=config.channels,
-            out_channels=config.out_channels,
-            num_layers=config.depth,
-            patch_size=config.patch,
-            sample_size=config.size,
-            num_embeds_ada_norm=config.num_classes,
-            norm_elementwise_affine=False,
-            activation_fn="gelu-approximate",
-            attention_bias=True,
-        ).eval()
+        return diffusers.DiTTransformer2DModel(**diffusers_config(config)).eval()
 
     return make

@@ -86,3 +86,12 @@ def test_their_weights_load_here(dit_twin):
     ours = random_dit()
     layouts.load_diffusers(ours, other.state_dict())
     assert compare(ours, other) < 2e-5
+
+
+def test_a_folder_is_one_of_theirs(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    ours = random_dit()
+    layouts.to_folder(ours, tmp_path / "dit")
+    other = diffusers.DiTTransformer2DModel.from_pretrained(tmp_path / "dit").eval()
+    mend(other)
+    assert compare(ours, other) < 2e-5

@@ -1,13 +1,16 @@
 """Autoencoder weights in diffusers' layout, that of Stable Diffusion."""
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ditbook.convert.keys import check, join_qkv, plain, split_qkv
-from ditbook.models.autoencoder import Autoencoder
+from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 
 RENAMED = (  # ours → diffusers
     (r"^encoder\.levels\.(\d+)\.blocks\.(\d+)", r"encoder.down_blocks.\1.resnets.\2"),
@@ -22,6 +25,14 @@ RENAMED = (  # ours → diffusers
     (r"\.middle\.attention\.attn\.qkv\.", r".mid_block.attentions.0.to_qkv."),
     (r"\.norm_out\.", r".conv_norm_out."),
 )
+CONFIG = {  # fields of ours → of diffusers' config.json
+    "channels": "in_channels",
+    "latent_channels": "latent_channels",
+    "widths": "block_out_channels",
+    "blocks": "layers_per_block",
+    "groups": "norm_num_groups",
+    "scale": "scaling_factor",
+}
 OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of files before 2023
 
 
@@ -46,6 +57,24 @@ def load_diffusers(model: Autoencoder, state: Mapping[str, Any]) -> None:
     check(state, to_diffusers(model), "diffusers")
     joined = join_qkv(state)
     model.load_state_dict({key: joined[_diffusers_name(key)].float() for key in model.state_dict()})
+
+
+def from_folder(folder: str | Path) -> Autoencoder:
+    """The autoencoder of a folder in diffusers' layout: `config.json` and a safetensors file beside it.
+
+    Raises:
+        ValueError: a file is missing, or as for `load_diffusers`.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        state = load_file(folder / "diffusion_pytorch_model.safetensors")
+        fields = {ours: config[theirs] for ours, theirs in CONFIG.items()}
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{folder} is no autoencoder in diffusers' layout: {error}") from error
+    model = Autoencoder(AutoencoderConfig(**fields))
+    load_diffusers(model, state)
+    return model
 
 
 def _newer(match: re.Match[str]) -> str:

@@ -3,12 +3,16 @@
 The names are facts about files; none of that code is used here. `D` width, `C` channels, `p` side of a patch.
 """
 
+import json
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from einops import rearrange
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ditbook.convert.keys import check, join_qkv, plain, split_qkv
@@ -21,6 +25,16 @@ OFFICIAL = {  # ours → official, outside and inside a block
     "final.modulation": "final_layer.adaLN_modulation.1",
     "final.linear": "final_layer.linear",
     "modulation": "adaLN_modulation.1",
+}
+
+CONFIG = {  # fields of ours → of diffusers' config.json
+    "heads": "num_attention_heads",
+    "channels": "in_channels",
+    "out_channels": "out_channels",
+    "depth": "num_layers",
+    "patch": "patch_size",
+    "size": "sample_size",
+    "num_classes": "num_embeds_ada_norm",
 }
 
 
@@ -129,3 +143,40 @@ def load_diffusers(model: DiT, state: Mapping[str, Any]) -> None:
         ours[key] = joined[names[0]]
     ours["patch_embed.weight"] = rearrange(ours["patch_embed.weight"], "d c p q -> d (p q c)")
     model.load_state_dict(ours)
+
+
+def save_official(model: DiT, path: str | Path) -> None:
+    """Write a safetensors file in the official layout, as a whole or not at all.
+
+    Raises:
+        ValueError: as for `to_official`.
+    """
+    _save(to_official(model), Path(path))
+
+
+def diffusers_config(config: DiTConfig) -> dict[str, Any]:
+    """The arguments of diffusers' `DiTTransformer2DModel` for a model of the same size."""
+    fields = {theirs: getattr(config, ours) for ours, theirs in CONFIG.items()}
+    return fields | {"attention_head_dim": config.width // config.heads}
+
+
+def to_folder(model: DiT, folder: str | Path) -> None:
+    """Write a folder that the `from_pretrained` of diffusers' `DiTTransformer2DModel` reads.
+
+    Raises:
+        ValueError: as for `to_diffusers`.
+    """
+    state, folder = to_diffusers(model), Path(folder)
+    config = {"_class_name": "DiTTransformer2DModel"} | diffusers_config(model.config)
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(state, folder / "diffusion_pytorch_model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def _save(state: Mapping[str, Tensor], path: Path) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        save_file({key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

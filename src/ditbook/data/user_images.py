@@ -161,8 +161,8 @@ def prepare(dataset: Data, size: int, mode: str = "RGB") -> Data:
         settings["features"] = Features({**dataset.features, **changed})
         dataset = dataset.cast_column("image", Image(decode=False))  # else an image that cannot be read has no name
     if not isinstance(dataset, Dataset):
-        return dataset.map(_prepare_row, **settings)
-    prepared = dataset.map(_prepare_row, **settings, load_from_cache_file=False, desc="Preparing images")
+        return dataset.map(prepare_row, **settings)
+    prepared = dataset.map(prepare_row, **settings, load_from_cache_file=False, desc="Preparing images")
     counts = Counter(change for row in prepared["changes"] for change in row)
     if counts:
         said = ", ".join(f"{count} {change}" for change, count in counts.most_common())
@@ -170,8 +170,15 @@ def prepare(dataset: Data, size: int, mode: str = "RGB") -> Data:
     return prepared
 
 
-def _prepare_row(row: Mapping[str, Any], number: int, size: int, mode: str) -> dict[str, Any]:
-    """Prepare the image of a row, and name it if that fails."""
+def prepare_row(row: Mapping[str, Any], number: int, size: int, mode: str) -> dict[str, Any]:
+    """Prepare the image of a row, decoded or not, and name it if that fails.
+
+    Returns:
+        `image` and `changes`, see `prepare`.
+
+    Raises:
+        ValueError: it cannot be read or converted.
+    """
     path = row["image"].get("path") if isinstance(row["image"], Mapping) else None
     try:
         image, changes = images.prepare(_open(row["image"]), size, mode)

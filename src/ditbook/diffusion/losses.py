@@ -62,6 +62,39 @@ def denoising_loss(
     return loss(model, diffusion, x_start, t, eps, reduction="mean", weighting=weighting, **condition)
 
 
+@torch.no_grad()
+def loss_by_time(
+    model: Model,
+    diffusion: Process,
+    x_start: Tensor,
+    generator: torch.Generator,
+    *,
+    parts: int = 4,
+    **condition: Tensor,
+) -> Tensor:
+    """Mean squared error of what the model predicts, apart for each part of the time: where a training still learns.
+
+    Args:
+        model: `model(x, t, **condition)`.
+        diffusion: the process.
+        x_start: clean images or latents, (B, C, …); the rows are dealt out to the parts, B at least their number.
+        generator: of timesteps and noise.
+        parts: of equal length, from little noise to much.
+        condition: passed to the model, each (B, …).
+
+    Returns:
+        (parts,).
+    """
+    part = torch.arange(len(x_start), device=x_start.device) % parts  # (B,)
+    t = ((part + rng.rand(part.shape, generator, part.device)) / parts * diffusion.num_steps).long()
+    eps = rng.randn(x_start.shape, generator, x_start)
+    x_t = diffusion.add_noise(x_start, t, eps)
+    found = diffusion.predict(model(x_t, diffusion.training_timesteps(t), **condition), x_t, t)
+    wanted = diffusion.targets(x_start, eps, t)
+    error = (getattr(found, diffusion.predicts) - getattr(wanted, diffusion.predicts)).square().flatten(1).mean(1)
+    return torch.stack([error[k::parts].mean() for k in range(parts)])
+
+
 def simple_loss(
     model: Model,
     diffusion: GaussianDiffusion,

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class EMA:
@@ -38,4 +39,9 @@ class EMA:
         if skip is not None:
             weight = weight * (1 - skip)
         for average, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
-            average.lerp_(parameter, weight)
+            _local(average).lerp_(_local(parameter), weight)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The shard of this process of a parameter that is sharded alike in model and average, or the whole parameter."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

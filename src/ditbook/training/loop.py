@@ -7,9 +7,11 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from ditbook import rng
@@ -77,14 +79,20 @@ class Stepper:
         config: hyperparameters; `steps` is not used.
         after_step: called with the model after each step of the optimizer, also one that was skipped: a projection
             of parameters into their range.
+        ema: the average, if it is made already; by default a copy of the model.
     """
 
     def __init__(
-        self, model: nn.Module, loss: Loss, config: TrainConfig, after_step: Callable[[nn.Module], None] | None = None
+        self,
+        model: nn.Module,
+        loss: Loss,
+        config: TrainConfig,
+        after_step: Callable[[nn.Module], None] | None = None,
+        ema: EMA | None = None,
     ) -> None:
         self.model, self.loss, self.config, self.after_step = model.train(), loss, config, after_step
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.ema = EMA(model, config.ema_decay)
+        self.ema = ema or EMA(model, config.ema_decay)
         self.device = next(model.parameters()).device
         fused = self.device.type != "meta"  # the fused kernel skips the step where `found_inf` is 1
         self.optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config.weight_decay, fused=fused)
@@ -109,9 +117,14 @@ class Stepper:
         value = self.loss(self.model, batch, Context(step, self.generator))
         self.optimizer.zero_grad()
         value.backward()
-        limit = math.inf if self.config.grad_clip is None else self.config.grad_clip
+        self.update(value.detach())
+
+    def update(self, value: Tensor) -> None:
+        """The second half of a step: clip the gradients, move model and average, and note the loss `value`."""
+        step, limit = self.count, math.inf if self.config.grad_clip is None else self.config.grad_clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self.pending.append(torch.stack([value.detach(), norm]))
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # of all shards
+        self.pending.append(torch.stack([value, norm]))
         self.diverged.copy_(torch.maximum(self.diverged, (~self.pending[-1].isfinite()).any()))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * lr_multiplier(step, self.config)
@@ -120,18 +133,23 @@ class Stepper:
             self.after_step(self.model)
         self.ema.update(self.model, step, skip=self.diverged)
 
-    def check(self) -> None:
+    def check(self) -> list[tuple[float, float]]:
         """Wait for the device and move the losses of the last steps to `losses`.
+
+        Returns:
+            Loss and norm of the gradient of each of these steps.
 
         Raises:
             DivergedError: a loss or the norm of its gradient is not finite; it names the step.
         """
-        for value, norm in torch.stack(self.pending).tolist() if self.pending else []:
+        read = torch.stack(self.pending).tolist() if self.pending else []
+        for value, norm in read:
             for what, number in (("loss", value), ("gradient's norm", norm)):
                 if not math.isfinite(number):
                     raise DivergedError(f"the {what} is {number} at step {len(self.losses)}; {ADVICE}")
             self.losses.append(value)
         self.pending.clear()
+        return read
 
     def save(self, path: str | Path) -> None:
         """Check, and write everything to a file.
@@ -156,10 +174,7 @@ class Stepper:
         tensors, metadata = checkpoint.load(path)
         if metadata.keys() != {"config"}:
             raise ValueError(f"{path} is no checkpoint of a training; use another path")
-        for name, now in asdict(self.config).items():
-            before = metadata["config"].get(name)
-            if name != "steps" and before != now:
-                raise ValueError(f"{path} was trained with {name} {before}, not {now}; use another path")
+        check_same(path, metadata["config"], self.config)
         try:
             self.model.load_state_dict(_below("model.", tensors))
             self.ema.model.load_state_dict(_below("ema.", tensors))
@@ -238,6 +253,17 @@ def lr_multiplier(step: int, config: TrainConfig) -> float:
     warmup = max(1, config.warmup_steps)
     tail = 1.0 if config.decay == "none" else math.sqrt(warmup / (step + 1))
     return min((step + 1) / warmup, tail)  # (3.13)
+
+
+def check_same(path: str | Path, before: dict[str, Any], now: TrainConfig) -> None:
+    """Check that a checkpoint was trained with the same hyperparameters, the number of steps excepted.
+
+    Raises:
+        ValueError: names the first that differs.
+    """
+    for name, value in asdict(now).items():
+        if name != "steps" and before.get(name) != value:
+            raise ValueError(f"{path} was trained with {name} {before.get(name)}, not {value}; use another path")
 
 
 def sampled_from(data: Batch, batch_size: int) -> Callable[[torch.Generator], Batch]:

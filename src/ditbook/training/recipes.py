@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from ditbook import __version__, weights
+from ditbook.models.dit import MODELS
 from ditbook.training.loop import TrainConfig
 from ditbook.training.loop import train as train_model
-from ditbook.training.tasks import Task
+from ditbook.training.tasks import Task, latents
 from ditbook.training.tasks.autoencoder import Reconstruct
 from ditbook.training.tasks.captions import Captions
 from ditbook.training.tasks.clip import MatchCaptions
@@ -31,6 +33,7 @@ from ditbook.training.tasks.photographs import Photographs
 from ditbook.training.tasks.scene_reader import ReadScenes
 from ditbook.training.tasks.scenes import Scenes
 from ditbook.training.tasks.summaries import Imitate, Prefer, PreferDirectly, Reinforce
+from ditbook.training.tasks.text_dit import DrawEmoji, DrawScenes
 from ditbook.training.tasks.unclip import DecodeVectors, GuessVectors, WriteVectors
 from ditbook.training.tasks.upsampling import UpsampleScenes
 from ditbook.weights import checkpoint
@@ -44,14 +47,17 @@ TASKS: dict[str, type[Task]] = {
     "emoji-autoencoder": ReconstructEmoji,
     "emoji-clip": MatchNames,
     "emoji-decoder": DecodeEmoji,
+    "emoji-from-text": DrawEmoji,
     "faces": Faces,
     "faces-upsampling": UpsampleFaces,
+    "latents": latents.Latents,
     "masked-words": MaskedWords,
     "continuation": ContinueManual,
     "mappings": FollowMappings,
     "photographs": Photographs,
     "scene-reader": ReadScenes,
     "scenes": Scenes,
+    "scenes-from-text": DrawScenes,
     "scenes-upsampling": UpsampleScenes,
     "summaries": Imitate,
     "summaries-dpo": PreferDirectly,
@@ -64,6 +70,7 @@ TASKS: dict[str, type[Task]] = {
 }
 KEYS = ("description", "family", "task", "data", "dtype", "model", "training")
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
+SUFFIX = ".toml"
 T = TypeVar("T")
 
 
@@ -81,18 +88,23 @@ class Recipe:
 def names() -> list[str]:
     """The names that `load` knows."""
     files = resources.files(weights).iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
 
 
 def load(name: str) -> Recipe:
-    """The recipe of the shipped weights `name`.
+    """The recipe of the shipped weights `name`, of a model of the paper, or in the file of a path that ends in `.toml`.
 
     Raises:
         ValueError: no such recipe.
+        FileNotFoundError: no such file.
     """
+    if name.endswith(SUFFIX):
+        return parse(Path(name).stem, _read(Path(name)))
+    if name in MODELS:
+        return parse(name.replace("/", "-"), latents.paper(name))
     if name not in names():
         raise ValueError(f"no recipe named {name!r}; there are {', '.join(names())}")
-    return parse(name, tomllib.loads((resources.files(weights) / f"{name}.toml").read_text(encoding="utf-8")))
+    return parse(name, tomllib.loads((resources.files(weights) / f"{name}{SUFFIX}").read_text(encoding="utf-8")))
 
 
 def parse(name: str, table: Mapping[str, Any]) -> Recipe:
@@ -147,24 +159,56 @@ def train(
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"no device {device!r} here: {error}") from error
     config = recipe.training if steps is None else replace(recipe.training, steps=steps)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = weights.build(recipe.table["family"], recipe.table["model"])
-        recipe.task.start(model)
-        model.to(device)
-    path = Path(runs) / f"{name}.safetensors"
+    model = started(recipe).to(device)
+    path = Path(runs) / f"{recipe.name}.safetensors"
     trained = train_model(
         model, recipe.task.loss, recipe.task.batches(model), config, path=path, after_step=recipe.task.after_step
     )
-    stored = trained.ema.cpu().to(recipe.dtype).float().eval()  # what will be read back
-    table = {**recipe.table, "training": {**recipe.table["training"], "steps": config.steps}}
-    if config.steps != recipe.training.steps:
-        table["note"] = f"{config.steps:,} of the recipe's {recipe.training.steps:,} steps"
+    return export(recipe, trained.ema.cpu(), config.steps, out)
+
+
+def started(recipe: Recipe) -> nn.Module:
+    """The model of a recipe with the parameters that its training begins with, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        model = weights.build(recipe.table["family"], recipe.table["model"])
+        recipe.task.start(model)
+    return model
+
+
+def export(recipe: Recipe, model: nn.Module, steps: int, out: str | Path | None) -> dict[str, float]:
+    """Measure a trained model on the CPU and write it to a file, as a whole or not at all.
+
+    Args:
+        model: changed in place to what will be read back.
+        steps: of its training.
+        out: the file, by default NAME.safetensors in the working directory.
+
+    Returns:
+        The metric.
+    """
+    stored = model.to(recipe.dtype).float().eval()
+    table = {**recipe.table, "training": {**recipe.table["training"], "steps": steps}}
+    for name in ("predicts", "schedule"):  # which the recipe may leave to the task, but `pipeline.load` must know
+        if (value := getattr(recipe.task, name, None)) is not None:
+            table[name] = value
+    if steps != recipe.training.steps:
+        table["note"] = f"{steps:,} of the recipe's {recipe.training.steps:,} steps"
     metric = recipe.task.evaluate(stored)
     tensors = {key: value.to(recipe.dtype) for key, value in stored.state_dict().items()}
     metadata = table | {"metric": metric, "version": __version__}
-    checkpoint.save(f"{name}.safetensors" if out is None else out, tensors, metadata)
+    checkpoint.save(f"{recipe.name}.safetensors" if out is None else out, tensors, metadata)
     return metric
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The table of a file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe at {path}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no TOML file: {error}") from error
 
 
 def _filled(cls: type[T], values: Mapping[str, Any], where: str) -> T:

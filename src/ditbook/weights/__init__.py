@@ -29,6 +29,7 @@ FAMILIES = {
     "gpt-scorer": ("ditbook.models.gpt", "GPTScorer"),
     "scene-reader": ("ditbook.judges.scene_reader", "SceneReader"),
     "seq2seq": ("ditbook.models.seq2seq", "Seq2Seq"),
+    "text-dit": ("ditbook.models.text_dit", "TextDiT"),
     "transformer": ("ditbook.models.transformer", "Transformer"),
     "unclip-decoder": ("ditbook.models.unclip", "UnCLIPDecoder"),
     "unet": ("ditbook.models.unet", "UNet"),

@@ -4,10 +4,13 @@ A task is a frozen dataclass whose fields are the keys of its recipes. It moves 
 """
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from dataclasses import replace
+from typing import ClassVar, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from ditbook.pipeline import Pipeline
 from ditbook.training.loop import Batch, Context, Data
 
 M = TypeVar("M", bound=nn.Module)
@@ -15,6 +18,8 @@ M = TypeVar("M", bound=nn.Module)
 
 class Task(ABC, Generic[M]):
     """Data, loss and metric of a kind of recipe, for models of type M."""
+
+    splits: ClassVar[bool] = True  # processes can share a batch: the loss is a mean over its rows and changes nothing
 
     @abstractmethod
     def data(self) -> Batch:
@@ -27,9 +32,24 @@ class Task(ABC, Generic[M]):
         """Where batches come from; by default from `data`. A task in which the model writes its own data has others."""
         return self.data()
 
+    def example(self, model: M) -> Batch:
+        """Two rows of the data, to count what a step costs; their numbers do not matter. The model may be on meta."""
+        small: Task[M] = replace(self, layouts=20) if hasattr(self, "layouts") else self  # type: ignore[type-var]
+        data = small.batches(model if type(self).batches is Task.batches else type(model)(model.config))
+        batch = data(torch.Generator()) if callable(data) else data
+        return {name: tensor[:2] for name, tensor in batch.items()}
+
     @abstractmethod
     def loss(self, model: M, batch: Batch, context: Context) -> Tensor:
         """The loss of a batch, a scalar."""
+
+    def by_time(self, model: M, batch: Batch, generator: torch.Generator) -> Tensor | None:
+        """The loss of a batch in each quarter of the time, (4,), if there is one."""
+        return None
+
+    def generator(self, model: M) -> Pipeline | None:
+        """From noise to images, on the device of the model, if it makes images."""
+        return None
 
     @abstractmethod
     def evaluate(self, model: M) -> dict[str, float]:

@@ -23,6 +23,8 @@ class Captions(Task[Seq2Seq | Transformer]):
     writes: str  # "french" or "summary"
     label_smoothing: float
 
+    splits = False  # a mean over the words, of which each part of a batch has another number
+
     def data(self) -> Batch:
         """50,000 captions of the train split."""
         return caption_tokens(self.writes, "train", 50_000, seed=0)

@@ -20,6 +20,7 @@ from ditbook.training.tasks import Task
 class MatchCaptions(Task[CLIP]):
     """Find the caption of each image of a batch, and the image of each caption. Some pairs of words never occur."""
 
+    splits = False  # each image is compared with the captions of the whole batch
     layouts: int
 
     def data(self) -> Batch:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from sklearn.svm import SVC
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ditbook import data, pipeline, rng
 from ditbook.data import digits, mnist
-from ditbook.diffusion.losses import denoising_loss
+from ditbook.diffusion.losses import denoising_loss, loss_by_time
 from ditbook.diffusion.process import Parameterization, Process
 from ditbook.metrics.fid import frechet, statistics
 from ditbook.models.dit import DiT
@@ -56,6 +57,16 @@ class Digits(Task[DiT | UNet]):
         dropout = model.config.label_dropout
         return denoising_loss(model, diffusion, batch["image"], context.generator, dropout=dropout, y=batch["label"])
 
+    def by_time(self, model: DiT | UNet, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The error in each quarter of the time."""
+        condition: dict[str, Any] = {"y": batch["label"]} if pipeline.conditional(model) else {}
+        return loss_by_time(model, self.process(model), batch["image"], generator, **condition)
+
+    def generator(self, model: DiT | UNet) -> pipeline.Pipeline:
+        """From noise, and classes if the model has them, to digits."""
+        labels = pipeline.DIGITS if pipeline.conditional(model) else ()
+        return pipeline.Pipeline(model, self.process(model), labels)
+
     def evaluate(self, model: DiT | UNet) -> dict[str, float]:
         """Error of the prediction; with classes how many samples show theirs; of 28×28 pixels how near samples are."""
         metric = {f"held-out mse of {self.process(model).predicts}": round(self.held_out_error(model), 4)}
@@ -82,8 +93,7 @@ class Digits(Task[DiT | UNet]):
 
     def samples(self, model: DiT | UNet, guidance_scale: float) -> Tensor:
         """Fifty samples of each digit in 50 steps, 0, 1, …, 9, 0, 1, …: (500, 1, H, W)."""
-        generator = pipeline.Pipeline(model, self.process(model), pipeline.DIGITS)
-        return generator.sample(LABELS, guidance_scale=guidance_scale, steps=50, seed=2)
+        return self.generator(model).sample(LABELS, guidance_scale=guidance_scale, steps=50, seed=2)
 
     def agreement(self, model: DiT | UNet, guidance_scale: float) -> float:
         """Fraction of 500 samples that a support vector machine reads as the digit of their label."""

@@ -23,6 +23,7 @@ from ditbook.training.tasks import Task
 class Tokenize(Task[DVAE]):
     """Encode images as tokens and decode them. Some pairs of color and shape never occur."""
 
+    splits = False  # codes start again at vectors of the whole batch
     layouts: int
     commitment: float
     continuous_steps: int  # during which the vectors are not quantized yet

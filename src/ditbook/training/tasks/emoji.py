@@ -65,6 +65,8 @@ class ReconstructEmoji(Task[Autoencoder]):
 class MatchNames(Task[CLIP]):
     """Find the name of each drawing of a batch, and the drawing of each name; half of the prompts say the hand too."""
 
+    splits = False  # each drawing is compared with the names of the whole batch
+
     def data(self) -> Batch:
         """Drawings of the train split; prompts with the hand and without it, (N, 2, T), and where they end, (N, 2)."""
         dataset = emoji.load("train")

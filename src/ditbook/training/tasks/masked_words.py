@@ -27,6 +27,8 @@ class MaskedWords(Task[BERT]):
     next_sentence: bool  # pairs of sentences and a second loss, or running text
     parts: Sequence[float] = (0.8, 0.1, 0.1)  # of the chosen words: mask, random, same
 
+    splits = False  # a mean over the masked words, of which each part of a batch has another number
+
     def data(self) -> Batch:
         """20,000 pairs of sentences of the train split, or its running text, each token in four rows."""
         return pairs("train", PAIRS, seed=0) if self.next_sentence else {"tokens": running_text("train", step=8)}

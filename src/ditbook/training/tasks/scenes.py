@@ -9,7 +9,7 @@ from torch import Tensor
 from ditbook import data, pipeline, weights
 from ditbook.data import shapes
 from ditbook.data.drawing import render
-from ditbook.diffusion.losses import denoising_loss
+from ditbook.diffusion.losses import denoising_loss, loss_by_time
 from ditbook.diffusion.process import Parameterization
 from ditbook.judges.scene_reader import SceneReader
 from ditbook.models.autoencoder import Autoencoder
@@ -46,20 +46,31 @@ class Scenes(Task[DiT]):
 
     def loss(self, model: DiT, batch: Batch, context: Context) -> Tensor:
         """The denoising loss of images, or of latents that are sampled anew in each step."""
-        if self.autoencoder is None:
-            x = data.to_float(batch["image"])
-        else:
-            x = self.autoencoder.scaled_latents(batch["mean"], batch["std"], context.generator)
-        diffusion = pipeline.process(model, self.predicts, self.schedule)
+        x, diffusion = self.clean(batch, context.generator), pipeline.process(model, self.predicts, self.schedule)
         dropout = model.config.label_dropout
         return denoising_loss(model, diffusion, x, context.generator, dropout=dropout, y=batch["label"])
+
+    def clean(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The images of a batch, or latents sampled anew."""
+        if self.autoencoder is None:
+            return data.to_float(batch["image"])
+        return self.autoencoder.scaled_latents(batch["mean"], batch["std"], generator)
+
+    def by_time(self, model: DiT, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The error in each quarter of the time."""
+        x, diffusion = self.clean(batch, generator), pipeline.process(model, self.predicts, self.schedule)
+        return loss_by_time(model, diffusion, x, generator, y=batch["label"])
+
+    def generator(self, model: DiT) -> pipeline.Pipeline:
+        """From classes to images."""
+        diffusion = pipeline.process(model, self.predicts, self.schedule)
+        decoder = self.latents_of and weights.load(self.latents_of).to(next(model.parameters()).device)
+        return pipeline.Pipeline(model, diffusion, pipeline.SHAPES, decoder or None)
 
     def evaluate(self, model: DiT) -> dict[str, float]:
         """Fraction of samples of all 64 classes, ten of each, that show their class."""
         labels = torch.arange(64).repeat_interleave(10).tolist()
-        diffusion = pipeline.process(model, self.predicts, self.schedule)
-        generator = pipeline.Pipeline(model, diffusion, pipeline.SHAPES, self.autoencoder)
-        images = generator.sample(labels, guidance_scale=2.0, steps=50, seed=2)
+        images = self.generator(model).sample(labels, guidance_scale=2.0, steps=50, seed=2)
         return {"fraction of 640 images that show their label": round(accuracy_of_samples(images, labels), 4)}
 
 

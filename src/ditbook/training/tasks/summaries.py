@@ -31,6 +31,8 @@ MEASURED = 1_000  # held-out scenes, or pairs of texts of them
 class Imitate(Task[GPT]):
     """Predict each token of the demonstrations."""
 
+    splits = False  # a mean over the tokens, of which each part of a batch has another number
+
     def data(self) -> Batch:
         """Prompts and demonstrations."""
         generator = torch.Generator().manual_seed(0)
@@ -84,6 +86,7 @@ class Reinforce(Task[ActorCritic]):
     are a multiple of `PPOConfig.steps`. With the recipes' 10 the default of 500 is.
     """
 
+    splits = False  # the policy writes its own data
     start_from: str  # weights of the policy: the start, and the reference of the KL penalty
     reward: str  # weights of the reward model: the reward, and the start of the value network
     rubric: float = 0.0  # weight of the rule-based reward

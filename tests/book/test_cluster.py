@@ -1,0 +1,42 @@
+"""The page on training beyond one machine: its commands exist, its budgets are those of the package."""
+
+import re
+import shlex
+import tomllib
+
+import pytest
+from build_book import ROOT
+
+from ditbook import cli
+from ditbook.training import recipes
+
+PAGE = (ROOT / "book/cluster.md").read_text(encoding="utf-8")
+SHELL = re.findall(r"^```(?:sh|console)\n(.*?)^```", PAGE.replace("\\\n", ""), flags=re.M | re.S)
+COMMANDS = re.findall(r"(?:-m |^|\$ )ditbook (.*)", "\n".join(SHELL), flags=re.M)
+DRY, ROWS = re.search(r"^\| `ditbook (.*?)` … \|.*\n\|---.*\n((?:\|.*\n)+)", PAGE, flags=re.M).groups()
+
+
+def test_every_command_is_one():
+    assert len(COMMANDS) >= 12
+    for command in COMMANDS:
+        assert cli.parser().parse_args(shlex.split(command)).run
+
+
+def test_the_printed_budget_is_that_of_the_package(capsys):
+    command, printed = re.search(r"^```console\n\$ ditbook (.*)\n((?:.*\n)*?)```", PAGE, flags=re.M).groups()
+    assert cli.main(shlex.split(command)) == 0
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("row", ROWS.strip().splitlines())
+def test_the_table_of_costs_is_that_of_the_package(row, capsys):
+    options, memory, time = (cell.strip() for cell in row.strip("|").split("|"))
+    assert cli.main(shlex.split(f"{DRY} {options.strip('`')}")) == 0
+    words = capsys.readouterr().out
+    assert f"{memory}:" in words
+    assert f"400,000 steps: {time} at" in words
+
+
+def test_the_recipe_is_one():
+    (text,) = re.findall(r"^```toml\n(.*?)^```", PAGE, flags=re.M | re.S)
+    assert recipes.parse("mine", tomllib.loads(text)).training.batch_size == 64
