@@ -1,7 +1,8 @@
 """From the name of trained weights to images.
 
 >>> from ditbook import pipeline, plotting
->>> images = pipeline.load("dit-shapes-latent").sample(labels=["red circle", "blue star"], guidance_scale=3.0)
+>>> shapes = pipeline.load("dit-shapes-latent")
+>>> images = shapes.sample(labels=["red circle", "blue star"], guidance_scale=3.0)
 >>> plotting.grid(images)
 
 Letters: `N` images, `C H W` channels, height, width.
