@@ -1,4 +1,4 @@
-"""What can be said of an image in words: captions, and questions with their answers, of shapes and of emoji."""
+"""What can be said of an image in words: questions with their answers of shapes, and captions of emoji by group."""
 
 from __future__ import annotations
 
@@ -38,16 +38,6 @@ def of_scene(scene: Scene) -> list[tuple[str, str]]:
     return asked
 
 
-def of_emoji(caption: str, hand: str) -> list[tuple[str, str]]:
-    """All questions about an emoji: what it is, and whose hand drew it."""
-    return [("what is it ?", caption), ("whose hand ?", hand)]
-
-
-def emoji_caption(caption: str, hand: str) -> str:
-    """A caption with the hand as a word: "red apple by noto"."""
-    return f"{caption} by {hand}"
-
-
 def choose(lists: Iterable[Sequence[tuple[str, str]]], generator: torch.Generator) -> list[tuple[str, str]]:
     """One question of each list, every one equally likely, with its answer."""
     import torch
@@ -67,15 +57,6 @@ def scene_tokenizer() -> WordTokenizer:
     scenes += [Scene((thing, first), (said,)) for said in RELATIONS for thing in things]
     said = [captions.english(scene) for scene in scenes]
     return WordTokenizer.train(said + [" ".join(pair) for scene in scenes for pair in of_scene(scene)])
-
-
-def emoji_tokenizer(groups: Sequence[str]) -> WordTokenizer:
-    """The words of all emoji of these groups, those held out included, and of the questions about them."""
-    from ditbook.data.tokenizer import WordTokenizer
-
-    rows = [row for split in emoji.SPLITS for row in emoji_rows(split, groups)]
-    said = [emoji_caption(*row) for row in rows]
-    return WordTokenizer.train(said + [" ".join(pair) for row in rows for pair in of_emoji(*row)])
 
 
 def emoji_rows(split: str, groups: Sequence[str]) -> list[tuple[str, str]]:

@@ -144,11 +144,15 @@ class DALLE(Autoregressive):
         """
         if tokens.shape[1] > self.config.length:
             raise ValueError(f"a sequence of {tokens.shape[1]} tokens; this model takes {self.config.length} at most")
+        return self.logits(self.features(tokens), self.indices(tokens[:, 0], 0, tokens.shape[1]))
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """What is compared with the embeddings of the token after each: (B, T) → (B, T, D)."""
         indices = self.indices(tokens[:, 0], 0, tokens.shape[1])
         x, mask = self.embed(tokens, indices), causal_mask(tokens.shape[1], tokens.device)
         for layer in self.layers:
             x = layer(x, mask)
-        return self.logits(self.norm(x), indices)
+        return self.norm(x)
 
     def logits(self, x: Tensor, indices: Tensor) -> Tensor:
         """Compare (B, T, D) with the embeddings of the tokens that may follow: (B, T, V)."""

@@ -3,34 +3,40 @@
 Letters: `B` batch, `P` places of a text, `G` tokens along a side of an image, `N` rows of the data.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ditbook import data, generation, weights
+from ditbook import data, generation, rng, weights
 from ditbook.data import captions, emoji, questions, shapes, tokenizer
 from ditbook.data.drawing import render
 from ditbook.data.scene import Layout, shows
 from ditbook.data.tokenizer import WordTokenizer
 from ditbook.judges.scene_reader import SceneReader
+from ditbook.models.clip import CLIP
 from ditbook.models.dalle import DALLE
 from ditbook.models.dvae import DVAE
 from ditbook.objectives.tokens import two_part_loss
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
+from ditbook.training.tasks.emoji import embedded, ranks, recalls
 
 PLACES = 12  # P
+TEMPERATURE = 0.7  # of emoji that are judged
+REPLACED = 0.1  # fraction of the tokens read in training on emoji
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteImages(Task[DALLE]):
     """Predict each token of a caption and then of its image, or of an image and then of its caption or a question.
 
-    Three quarters of a batch begin with the caption; an eighth goes from the image to the caption, an eighth from the
-    image to a question and its answer.
+    Of shapes, three quarters of a batch begin with the caption; an eighth goes from the image to the caption, an eighth
+    from the image to a question and its answer. Of emoji, all predict the image after its caption, and nothing else.
     """
 
     images: str  # "shapes" or "emoji"
@@ -51,15 +57,15 @@ class WriteImages(Task[DALLE]):
     @cached_property
     def words(self) -> WordTokenizer:
         """The tokenizer of captions and questions."""
-        return questions.scene_tokenizer() if self.images == "shapes" else questions.emoji_tokenizer(self.groups)
+        return questions.scene_tokenizer() if self.images == "shapes" else emoji.tokenizer()
 
     def text(self, texts: Sequence[str]) -> Tensor:
         """Texts as the model takes them, with begin, end and padding: (N, P)."""
         return padded(tokenizer.batch([self.words.encode(text) for text in texts], bos=True, eos=True))
 
     def data(self) -> Batch:
-        """Codes (N, G²), and captions and questions with their answers, (N, P) each."""
-        return self._scenes() if self.images == "shapes" else self._emoji()
+        """Codes (N, G²), captions, and of shapes questions with their answers, (N, P) each."""
+        return self._scenes() if self.images == "shapes" else self.emoji("train")
 
     def _scenes(self) -> Batch:
         layouts = [layout for layout in single_layouts(self.layouts, seed=0) if not shapes.held_out(layout)]
@@ -68,15 +74,16 @@ class WriteImages(Task[DALLE]):
         said = self.text([captions.english(layout.scene) for layout in layouts])
         return {"image": torch.cat(codes), "caption": said, "question": self.text([" ".join(pair) for pair in pairs])}
 
-    def _emoji(self) -> Batch:
-        rows, codes = questions.emoji_rows("train", self.groups), self.dvae.tokens(emoji_images("train", self.groups))
-        asked = [" ".join(pair) for row in rows for pair in questions.of_emoji(*row)]
-        said = self.text([questions.emoji_caption(*row) for row in rows])
-        both = {"image": codes.repeat_interleave(2, dim=0), "caption": said.repeat_interleave(2, dim=0)}
-        return both | {"question": self.text(asked)}
+    def emoji(self, split: str) -> Batch:
+        """Codes (N, G²) and captions (N, P) of the emoji of a split."""
+        said = [emoji.prompt(*row) for row in questions.emoji_rows(split, self.groups)]
+        return {"image": self.dvae.tokens(emoji_images(split, self.groups)), "caption": self.text(said)}
 
     def loss(self, model: DALLE, batch: Batch, context: Context) -> Tensor:
-        """One eighth the loss of the text's tokens, seven eighths that of the image's."""
+        """One eighth the loss of the text's tokens, seven eighths that of the image's; of emoji that alone."""
+        if self.images == "emoji":
+            image = batch["image"]
+            return image_loss(model, batch["caption"], image, replaced(image, model.config.codes, context.generator))
         image, rows = batch["image"], len(batch["image"])
         draws, says = 3 * rows // 4, 7 * rows // 8  # where the second and the third kind begin
         first = model.sequence(batch["caption"][:draws], image[:draws])
@@ -105,15 +112,27 @@ class WriteImages(Task[DALLE]):
             "fraction of 500 questions answered": sum(self.right(model, real, pairs)) / len(layouts),
         }
 
+    @torch.no_grad()
     def _evaluate_emoji(self, model: DALLE) -> dict[str, float]:
-        rows = questions.emoji_rows("pairs", self.groups)
-        real = self.dvae.tokens(emoji_images("pairs", self.groups))
-        metric = {}
-        for number, what in enumerate(("things", "hands")):
-            pairs = [questions.of_emoji(*row)[number] for row in rows]
-            right = sum(self.right(model, real, pairs)) / len(rows)
-            metric[f"fraction of {what} named of {len(rows)} held-out drawings"] = round(right, 4)
-        return metric
+        batches, metric = {split: self.emoji(split) for split in emoji.SPLITS}, {}
+        for split, batch in batches.items():
+            nats = image_loss(model, batch["caption"][:500], batch["image"][:500]).item()
+            metric[f"bits for each token of an image, {split}"] = round(nats / math.log(2), 4)
+        codes = draw(model, batches["pairs"]["caption"], _seeded(2), temperature=TEMPERATURE)
+        rank = self.ranks(self.dvae.images(codes))
+        return metric | recalls(rank, f"of {len(rank)} held-out pairs")
+
+    def ranks(self, drawn: Tensor) -> Tensor:
+        """How many training drawings of its hand are nearer to each image than the held-out pair's own, by CLIP.
+
+        Args:
+            drawn: images for the pairs, (N, 3, 32, 32).
+        """
+        judge: CLIP = weights.load("clip-emoji")
+        hands = {split: [hand for _, hand in questions.emoji_rows(split, self.groups)] for split in ("train", "pairs")}
+        vectors = {split: embedded(judge, emoji_images(split, self.groups)) for split in hands}
+        allowed = torch.tensor([[one == other for other in hands["train"]] for one in hands["pairs"]])
+        return ranks(embedded(judge, drawn), vectors["pairs"], vectors["train"], allowed)
 
     def captions(self, model: DALLE, codes: Tensor) -> list[str]:
         """The most probable captions of images (N, G²); that they begin with "a" tells them from questions."""
@@ -139,6 +158,29 @@ class WriteImages(Task[DALLE]):
 def single_layouts(count: int, seed: int) -> list[Layout]:
     """Layouts of one thing of a seen pair."""
     return shapes.sample(count, _seeded(seed), things=1, pairs=shapes.SEEN_PAIRS)
+
+
+def image_loss(model: DALLE, text: Tensor, image: Tensor, read: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy in nats of the tokens of images (B, G²) after their captions (B, P).
+
+    Args:
+        read: what the model reads in place of the image, (B, G²).
+    """
+    config, places = model.config, text.shape[1]
+    sequence = model.sequence(text, image if read is None else read)
+    features = model.features(sequence[:, :-1])[:, places:]  # (B, G², D)
+    codes = model.tokens.weight[config.words : config.words + config.codes]
+    return F.cross_entropy((features @ codes.T).flatten(0, 1), image.flatten())
+
+
+def replaced(image: Tensor, codes: int, generator: torch.Generator) -> Tensor:
+    """Tokens of images, a tenth of them replaced by random ones: so that much of an image must come from its caption.
+
+    Args:
+        codes: how many there are to replace them.
+    """
+    chosen = rng.rand(image.shape, generator, image.device) < REPLACED
+    return torch.where(chosen, rng.randint(codes, image.shape, generator, image.device), image)
 
 
 def draw(
@@ -199,7 +241,7 @@ def padded(text: Tensor) -> Tensor:
     """
     if text.shape[1] > PLACES:
         raise ValueError(f"a text of {text.shape[1]} tokens, begin and end counted; there are {PLACES} places")
-    return torch.nn.functional.pad(text, (0, PLACES - text.shape[1]), value=tokenizer.PAD)
+    return F.pad(text, (0, PLACES - text.shape[1]), value=tokenizer.PAD)
 
 
 def _split(rows: list[Layout], size: int) -> list[list[Layout]]:
