@@ -6,9 +6,8 @@ is fixed.
 
 from html import escape
 
-from ditbook import plotting
+from ditbook.plotting import KINDS
 
-KINDS = {**plotting.KINDS, "planned": ("#ffffff", "#6b6b6b")}  # fill, edge
 HEAD = (
     '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
     '<path d="M0 0 10 5 0 10z" fill="#333"/></marker>'
@@ -32,9 +31,8 @@ class Diagram:
     def box(self, x: float, y: float, width: float, height: float, words: str, kind: str, size: int = 15) -> None:
         """A rounded box with its upper left corner at (x, y)."""
         fill, stroke = KINDS[kind]
-        dash = ' stroke-dasharray="6 4"' if kind == "planned" else ""
         place = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
-        self.parts.append(f'<rect {place} rx="8" fill="{fill}" stroke="{stroke}" stroke-width="1.6"{dash}/>')
+        self.parts.append(f'<rect {place} rx="8" fill="{fill}" stroke="{stroke}" stroke-width="1.6"/>')
         self.text(x + width / 2, y + height / 2, words, size)
 
     def dot(self, x: float, y: float, sign: str, radius: float = 13) -> None:

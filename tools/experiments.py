@@ -214,6 +214,7 @@ if __name__ == "__main__":
     import experiments_probes
     import experiments_rlhf
     import experiments_sampling
+    import experiments_text_dit
     import experiments_unclip
 
     single = {
@@ -233,6 +234,7 @@ if __name__ == "__main__":
         **experiments_rlhf.EXPERIMENTS,
         **experiments_sampling.EXPERIMENTS,
         **experiments_probes.EXPERIMENTS,
+        **experiments_text_dit.EXPERIMENTS,
         **experiments_unclip.EXPERIMENTS,
     }
     names = ["ablation", *STARTS, "scaling", *single]

@@ -14,6 +14,7 @@ from ditbook.judges import composition
 from ditbook.models.autoencoder import Autoencoder, AutoencoderConfig
 from ditbook.models.clip import CLIP, CLIPConfig
 from ditbook.models.text_dit import TextDiT, TextDiTConfig
+from ditbook.training import recipes
 from ditbook.training.loop import Context
 from ditbook.training.tasks import text_dit as task
 from ditbook.training.tasks.emoji import embedded
@@ -81,6 +82,19 @@ def test_the_loss_is_that_of_a_flow_on_latents_sampled_anew_with_all_that_is_giv
         y=batch["y"],
     )  # fmt: skip
     torch.testing.assert_close(given.loss(model, batch, context()), wanted)
+
+
+@pytest.mark.parametrize("name", ["text-dit-emoji", "text-dit-scenes"])
+def test_the_sizes_of_a_recipe_are_those_of_its_words_and_latents(name):
+    table = recipes.load(name).table
+    model, coder = table["model"], recipes.load(table["latents_of"]).table["model"]
+    assert model["channels"] == coder["latent_channels"]
+    if name == "text-dit-emoji":
+        assert (model["vocabulary"], model["num_classes"]) == (len(emoji.tokenizer()), len(emoji.HANDS))
+    else:
+        assert model["vocabulary"] == len(captions.tokenizer("english"))
+        three = [layout.scene for layout in shapes.sample(50, torch.Generator().manual_seed(0), things=3)]
+        assert task.scene_tokens(three).shape[1] == model["context"]
 
 
 def test_scenes_are_given_by_their_captions_and_new_pairs_never_occur(small):

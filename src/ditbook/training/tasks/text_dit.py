@@ -28,7 +28,7 @@ from ditbook.training.tasks import Task, clip
 from ditbook.training.tasks import emoji as emoji_task
 
 PART = 500  # images that are encoded or generated at once
-GUIDANCE, STEPS = 2.5, 30  # of the samples that are measured
+GUIDANCE, STEPS = 4.0, 30  # of the samples that are measured
 GRID = 4  # pixels between the places of things, the side of a latent's cell, so that a small model learns in an hour
 PER_TASK = 100  # scenes of each task of `judges.composition`
 
