@@ -96,10 +96,10 @@ class LSTM(Recurrent):
 class GRU(Recurrent):
     """Gated recurrent unit: two gates and no cell.
 
-    The reset gate acts on the recurrent product, as in `torch.nn` and cuDNN; the first version of the paper let it act
-    on the state before the product.
+    The reset gate acts on the recurrent product, as in `torch.nn`, cuDNN and the first version of the paper; its last
+    version lets the gate act on the state before the product.
 
-    Source: Cho et al. 2014.
+    Source: Cho et al. 2014 (arXiv 1406.1078, version 1; the other order is that of version 3).
     """
 
     gates = 3
