@@ -14,4 +14,4 @@ def recall_at(logits: Tensor, k: int) -> float:
         raise ValueError(f"recall at {k} of logits {tuple(logits.shape)}; expected (N, N) and k from 1 to N")
     best = logits.topk(k, dim=1).indices  # (N, k)
     right = torch.arange(len(logits), device=logits.device)[:, None]
-    return (best == right).any(dim=1).float().mean().item()  # (8.8)
+    return (best == right).any(dim=1).float().mean().item()  # (8.8), if no two are equal
