@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ditbook import weights
+from ditbook.metrics.complexity import flop_counter
 from ditbook.training.distributed import Layout, blocks
 from ditbook.training.loop import Context
 from ditbook.training.recipes import Recipe
@@ -127,16 +127,12 @@ def forward(model: nn.Module, recipe: Recipe, precision: str) -> Forward:
     """
     batch = {name: tensor.to("meta") for name, tensor in recipe.task.example(model).items()}
     rows, saved = len(next(iter(batch.values()))), Saved(model)
-    counter = FlopCounterMode(display=False, custom_mapping={ATTENTION: _attention_flops})
+    counter = flop_counter()
     with counter, saved.counting(), _Kernels(getattr(torch, precision), saved.seen):
         recipe.task.loss(model, batch, Context(0, torch.Generator()))
     each = saved.blocks
     totals = counter.get_total_flops(), saved.bytes, sum(each), max(each, default=0), saved.inputs
     return Forward(*(total / rows for total in totals))
-
-
-def _attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *rest: object, **named: object) -> int:
-    return sdpa_flop_count(q, k, v)
 
 
 class _Kernels(TorchFunctionMode):
