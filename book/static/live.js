@@ -1,33 +1,34 @@
-// Two instruments that stand in the pages: a Diffusion Transformer that paints a digit, and the forward process on a
-// digit that the reader draws, with the network's guess at what was drawn. The network is that of dit.js.
+// Three instruments that stand in the pages: a Diffusion Transformer that paints a digit; the forward process on a
+// digit that the reader draws, with the network's guess at what was drawn; and emoji that were painted beforehand, to
+// choose from. The network is that of dit.js, the emoji are those of paintings.js.
 //
-// An instrument follows each cell with the tag live-painter or live-sketch, and each figure of such a class. What it
-// needs, 2 MB of weights, is loaded when the reader first asks for something; nothing is stored, and no other host is
-// asked. Without this script the figure remains.
+// An instrument follows each cell with the tag live-painter, live-sketch or live-gallery, and each figure of such a
+// class. What it needs, 2 MB of weights or 0.7 MB of emoji, is loaded when the reader first asks for something or comes
+// near; nothing is stored, and no other host is asked. Without this script the figure remains.
 
 {
-  const SIZE = 28, HERE = document.currentScript.src.replace(/[^/]*$/, "");
+  const SIZE = 28, WEIGHTS = "vendor/dit-digits-28-small.js", HERE = document.currentScript.src.replace(/[^/]*$/, "");
   const calm = matchMedia("(prefers-reduced-motion: reduce)");  // then only what stays is shown
   let worker;
 
-  // A function that asks the worker of dit.js one thing and promises its answer.
-  const network = () => (worker ??= new Promise((resolve, reject) => {
+  const loaded = (file) => new Promise((resolve, reject) => {
     const script = document.createElement("script");
-    script.src = `${HERE}vendor/dit-digits-28-small.js`;
-    script.onload = () => {
-      const { worker: text, ...weights } = window.DIT;
-      const thread = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
-      const ask = (what, value) => new Promise((answer) => {
-        const { port1, port2 } = new MessageChannel();
-        port1.onmessage = ({ data }) => answer(data);
-        thread.postMessage([what, value], [port2]);
-      });
-      thread.onerror = reject;
-      ask("unpack", weights).then(() => resolve(ask));
-    };
-    script.onerror = reject;
+    Object.assign(script, { src: HERE + file, onload: resolve, onerror: reject });
     document.head.append(script);
-  }));
+  });
+
+  // A function that asks the worker of dit.js one thing and promises its answer.
+  const network = () => (worker ??= loaded(WEIGHTS).then(() => new Promise((resolve, reject) => {
+    const { worker: text, ...weights } = window.DIT;
+    const thread = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+    const ask = (what, value) => new Promise((answer) => {
+      const { port1, port2 } = new MessageChannel();
+      port1.onmessage = ({ data }) => answer(data);
+      thread.postMessage([what, value], [port2]);
+    });
+    thread.onerror = reject;
+    ask("unpack", weights).then(() => resolve(ask));
+  })));
 
   function draw(canvas, x) {
     const image = new ImageData(SIZE, SIZE);
@@ -38,8 +39,8 @@
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
-  const canvas = (name, label, more = "") =>
-    `<figure><canvas class="${name}" width="${SIZE}" height="${SIZE}" aria-label="${label}"
+  const canvas = (name, label, more = "", size = SIZE) =>
+    `<figure><canvas class="${name}" width="${size}" height="${size}" aria-label="${label}"
     ${more || 'role="img"'}></canvas><figcaption>${label}</figcaption></figure>`;
   const range = (name, words, from, to, step, at) =>
     `<label>${words} <output>${at}</output>
@@ -57,7 +58,7 @@
       if (target.type === "range") target.parentElement.querySelector("output").value = target.value;
     });
     const say = (words) => { part("[role=status]").textContent = words; };
-    const failed = () => say("The network could not be loaded: it needs the book's files, and a browser with workers.");
+    const failed = () => say("It could not be loaded: this needs the book's files, and a browser with workers.");
     return { box, part, say, failed };
   }
 
@@ -248,8 +249,52 @@
     return box;
   }
 
+  // -------------------------------------------------------------------------------------------- the gallery
+
+  const EMOJI = 32, CHOICES = { names: "Words", hands: "Hand", scales: "Guidance", seeds: "Seed" };
+  const SPLITS = { train: "training showed this drawing", pairs: "training showed this thing by other hands only",
+    things: "training showed this thing by no hand", "": "this hand has no such drawing" };
+  const GALLERY = `<form>${Object.entries(CHOICES).map(([key, words]) =>
+      `<label>${words} <select name="${key}" autocomplete="off"></select></label>`).join("")}</form>
+    <div class="live-pictures">${canvas("live-painted", "Painted", "", EMOJI)}
+    ${canvas("live-true", "The hand's own drawing", "", EMOJI)}</div>
+    <p role="status">The paintings are being loaded, 0.7 MB.</p>`;
+
+  function gallery() {
+    const { box, part, say, failed } = instrument("Choose words, a hand, guidance and a seed", GALLERY);
+    const sheet = new Image(), chosen = (key) => part(`[name=${key}]`).selectedIndex;
+
+    function show() {
+      const { hands, seeds, splits } = window.PAINTINGS;
+      const row = chosen("names") * hands.length + chosen("hands");
+      const column = 1 + chosen("scales") * seeds.length + chosen("seeds");
+      for (const [name, k] of [[".live-painted", column], [".live-true", 0]])
+        part(name).getContext("2d").drawImage(sheet, EMOJI * k, EMOJI * row, EMOJI, EMOJI, 0, 0, EMOJI, EMOJI);
+      const [words, hand, guidance, seed] = Object.keys(CHOICES).map((key) => part(`[name=${key}]`).value);
+      const what = `${words}, as ${hand} would draw it`;
+      part(".live-painted").setAttribute("aria-label", what);
+      say(`${what}, with guidance ${guidance} from seed ${seed}: ${SPLITS[splits[row]]}.`);
+    }
+
+    async function open() {
+      await loaded("paintings.js");
+      for (const key of Object.keys(CHOICES))
+        part(`[name=${key}]`).append(...window.PAINTINGS[key].map((it) => new Option(it)));
+      part("[name=scales]").selectedIndex = 2;  // 4, as the chapter's figures have it
+      sheet.onload = show;
+      sheet.src = window.PAINTINGS.image;
+      part("form").addEventListener("change", show);
+    }
+    new IntersectionObserver(([entry], observer) => {
+      if (!entry.isIntersecting) return;
+      observer.disconnect();
+      open().catch(failed);
+    }, { rootMargin: "400px" }).observe(box);
+    return box;
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
-    for (const [kind, make] of Object.entries({ painter, sketch }))
+    for (const [kind, make] of Object.entries({ painter, sketch, gallery }))
       document.querySelectorAll(`.tag_live-${kind}, .live-${kind}`).forEach((place) => place.after(make(place)));
   });
 }

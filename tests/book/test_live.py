@@ -1,10 +1,16 @@
 """The instruments in the pages: what the browser computes is what PyTorch computes, and every reader can use them."""
 
+import base64
+import io
+import json
 from functools import partial
 
+import draw_paintings
+import numpy as np
 import pack_weights
 import pytest
 import torch
+from PIL import Image
 
 from ditbook import pipeline
 from ditbook.diffusion import samplers, solvers
@@ -13,6 +19,7 @@ from ditbook.diffusion.guidance import ClassifierFreeGuidance
 pytestmark = pytest.mark.site
 
 PAINTERS, SKETCHES = ("book/index", "notebooks/16_dit"), ("notebooks/10_ddpm",)
+GALLERIES = ("notebooks/19_text_to_image",)
 STEPS = {"ddim": samplers.ddim, "ddpm": partial(samplers.ddpm, variance="posterior"), "dpm": solvers.dpm_solver}
 SLOW = 120_000  # milliseconds that a painting may take on a busy machine
 GREY = """canvas => [...canvas.getContext("2d").getImageData(0, 0, 28, 28).data].filter((_, k) => k % 4 === 0)"""
@@ -219,6 +226,57 @@ def test_a_drawn_digit_is_noised_and_guessed(visit, view):
     assert tab.errors == []
 
 
+@pytest.fixture(scope="module")
+def paintings():
+    """What the script of the gallery sets, with its image as numbers, (rows · 32, columns · 32, 3)."""
+    text = draw_paintings.FILE.read_text(encoding="utf-8")
+    about = json.loads(text.removeprefix("window.PAINTINGS = ").removesuffix(";\n"))
+    file = io.BytesIO(base64.b64decode(about["image"].split(",")[1]))
+    return about | {"image": np.array(Image.open(file).convert("RGB")).astype(int)}
+
+
+def test_the_gallery_holds_what_the_model_paints(paintings):
+    names, hands = draw_paintings.NAMES, len(paintings["hands"])
+    assert paintings["names"] == list(names)
+    assert paintings["image"].shape == (len(names) * hands * 32, (1 + 3 * 3) * 32, 3)
+    true = draw_paintings.drawings()
+    for row, (name, hand) in enumerate((name, hand) for name in names for hand in range(hands)):
+        assert paintings["splits"][row] == (true[name, hand][0] if (name, hand) in true else "")
+    few, column = paintings["image"][: 6 * 32], slice(5 * 32, 6 * 32)  # red apple; the second seed of 2.5
+    wanted = (draw_paintings.paintings(names[:1], 2.5, 1) + 1) * 127.5
+    found = torch.tensor(few[:, column]).view(6, 32, 32, 3).permute(0, 3, 1, 2)
+    assert (found - wanted).abs().mean() < 6, "WebP keeps not every pixel"
+    drawn = (torch.stack([true["red apple", hand][1] for hand in range(6)]) + 1) * 127.5
+    found = torch.tensor(few[:, :32]).view(6, 32, 32, 3).permute(0, 3, 1, 2)
+    assert (found - drawn).abs().mean() < 6
+
+
+@pytest.mark.parametrize("view", ["light", "phone"])
+def test_the_gallery_shows_what_is_chosen_and_says_it(visit, paintings, view):
+    tab = visit(GALLERIES[0], view)
+    assert tab.evaluate("window.PAINTINGS === undefined"), "nothing is loaded before it is near"
+    box = tab.locator("section.live:has(.live-painted)")
+    box.scroll_into_view_if_needed()
+    ready(tab, "red apple, as noto would draw it, with guidance 4 from seed 0: training showed this drawing")
+    box.locator("[name=names]").select_option("scissors")
+    box.locator("[name=hands]").select_option("emojione")
+    box.locator("[name=scales]").focus()
+    tab.keyboard.press("ArrowUp")
+    box.locator("[name=seeds]").select_option("2")
+    said = "scissors, as emojione would draw it, with guidance 2.5 from seed 2: "
+    ready(tab, said + "training showed this thing by other hands only")
+    row = 32 * (6 * paintings["names"].index("scissors") + paintings["hands"].index("emojione"))
+    pixels = "canvas => [...canvas.getContext('2d').getImageData(0, 0, 32, 32).data]"
+    for name, column in ((".live-painted", 1 + 3 * 1 + 2), (".live-true", 0)):
+        found = np.array(box.locator(name).evaluate(pixels)).reshape(32, 32, 4)[..., :3]
+        wanted = paintings["image"][row : row + 32, 32 * column : 32 * column + 32]
+        assert abs(found - wanted).max() <= 4, name  # of decoders
+    assert box.locator(".live-painted").get_attribute("aria-label") == "scissors, as emojione would draw it"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= tab.viewport_size["width"]
+    assert tab.outside == []
+    assert tab.errors == []
+
+
 def test_on_paper_the_picture_stands_without_what_can_be_pressed(visit):
     tab = visit("book/index")
     tab.emulate_media(media="print")
@@ -227,7 +285,7 @@ def test_on_paper_the_picture_stands_without_what_can_be_pressed(visit):
     assert not box.locator("form").is_visible()
 
 
-@pytest.mark.parametrize("page", [*PAINTERS, *SKETCHES])
+@pytest.mark.parametrize("page", [*PAINTERS, *SKETCHES, *GALLERIES])
 def test_without_javascript_a_figure_stands_there(browser, site, page):
     tab = browser.new_page(java_script_enabled=False)
     tab.goto((site / f"{page}.html").as_uri())
