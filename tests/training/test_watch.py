@@ -37,7 +37,8 @@ def test_scalars_and_samples_are_written(tiny, shard):
     assert [event.step for event in read.Scalars("gradient norm")] == list(range(1, 52))
     for name in watch.QUARTERS:
         assert [event.step for event in read.Scalars(f"loss by time/{name}")] == [50, 51]
-    assert [event.step for event in read.Scalars("images per second")] == [51]
+    for name in ("images per second", "tokens per second"):
+        assert [event.step for event in read.Scalars(name)] == [51]
     assert [event.step for event in read.Images("samples")] == [51]
 
 
@@ -84,6 +85,7 @@ def test_utilization_is_what_was_computed_over_what_could_be(tiny, monkeypatch):
         engine.count = 6
         found = made.speed(engine)
     assert found["images per second"] == 3 * 8
+    assert found["tokens per second"] == 3 * 8 * 4, "of 8 × 8 pixels in patches of 4"
     assert found["model flops utilization"] == pytest.approx(3 * made.flops / 1e9)
 
 

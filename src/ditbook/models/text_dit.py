@@ -64,6 +64,11 @@ class TextDiTConfig:
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout {self.dropout} must be a fraction, 0 to 1")
 
+    @property
+    def tokens(self) -> int:
+        """T = (size / patch)²."""
+        return (self.size // self.patch) ** 2
+
 
 class TextEncoder(nn.Module):
     """A small Transformer over the words of a text, learned with the rest: one vector a word, and one for all."""

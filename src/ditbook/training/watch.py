@@ -52,6 +52,9 @@ class Watch:
         self.network = evaluation.extractor(features, world.device) if real else None
         self.writer: Any = SummaryWriter(str(folder)) if world.first else None
         self.flops = budget(recipe, Layout()).flops
+        with torch.device("meta"):
+            model: Any = weights.build(recipe.table["family"], recipe.table["model"])
+        self.tokens: int | None = getattr(model.config, "tokens", None)  # of an image, where there are such
         self.last: tuple[int, float] | None = None  # step and time of the call before
 
     def __call__(self, engine: Engine, batch: Batch, read: list[tuple[float, float]]) -> None:
@@ -74,13 +77,15 @@ class Watch:
         self.writer.flush()
 
     def speed(self, engine: Engine) -> dict[str, float]:
-        """Images a second, and on a known GPU the utilization of its peak rate, without what is computed anew."""
+        """Images a second and their tokens, and on a known GPU the utilization of its peak without recomputation."""
         now, last = time.perf_counter(), self.last
         self.last = engine.count, now
         if last is None or last[0] == engine.count:
             return {}
         rate = (engine.count - last[0]) / (now - last[1])  # steps a second
         found = {"images per second": rate * engine.config.batch_size}
+        if self.tokens:
+            found["tokens per second"] = found["images per second"] * self.tokens
         if peak := peak_of(engine.device, engine.layout.precision):
             found["model flops utilization"] = rate * self.flops / (self.world.size * peak)
         return found
