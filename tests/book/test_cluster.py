@@ -37,6 +37,21 @@ def test_the_table_of_costs_is_that_of_the_package(row, capsys):
     assert f"400,000 steps: {time} at" in words
 
 
-def test_the_recipe_is_one():
+def recipe():
     (text,) = re.findall(r"^```toml\n(.*?)^```", PAGE, flags=re.M | re.S)
-    assert recipes.parse("mine", tomllib.loads(text)).training.batch_size == 64
+    return text
+
+
+def test_the_recipe_is_one():
+    assert recipes.parse("mine", tomllib.loads(recipe())).training.batch_size == 64
+
+
+def test_every_training_fits_a_card(tmp_path, monkeypatch, capsys):
+    """Planned without data; on one card, which needs the more memory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(recipe(), encoding="utf-8")
+    trainings = [command for command in COMMANDS if command.startswith("train ") and "--dry-run" not in command]
+    assert len(trainings) >= 7
+    for command in trainings:
+        assert cli.main([*shlex.split(command), "--dry-run"]) == 0
+        assert "of 80 GB: fits" in capsys.readouterr().out, command

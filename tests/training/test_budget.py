@@ -48,6 +48,9 @@ def test_memory_by_part():
         assert sharded.memory[name] == each * count / 8
     assert one.memory["activations"] == sharded.memory["activations"]
     gathered = budget(recipe("DiT-XL/2"), Layout(shard="fsdp", precision="bfloat16"), 8).memory["gathered parameters"]
+    more = budget(recipe("DiT-XL/2"), Layout(shard="fsdp"), 8, parts=64).memory
+    assert more["gradients"] == 4 * count  # whole until the last part
+    assert more["average"] == sharded.memory["average"]
     block = 18 * 1152**2  # and its biases
     assert gathered == pytest.approx(2 * 2 * block, rel=0.25)
     copies = budget(recipe("DiT-XL/2"), Layout(precision="bfloat16"), 8).memory["bfloat16 copies"]

@@ -1,5 +1,6 @@
 """Images encoded in shards, and a DiT trained on them."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -162,6 +163,13 @@ def test_an_autoencoder_in_diffusers_layout(folder):
     read = weights.load("latents/autoencoder.safetensors")
     assert read.config == small
     assert all(torch.equal(a, b) for a, b in zip(read.parameters(), model.parameters(), strict=True))
+    del config["scaling_factor"]  # as in files of before there was the field
+    (folder / "vae/config.json").write_text(json.dumps(config))
+    assert latents.load_autoencoder("vae").config == dataclasses.replace(small, scale=0.18215)
+    del config["norm_num_groups"]
+    (folder / "vae/config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="vae holds no such model in diffusers' layout: 'norm_num_groups'"):
+        latents.load_autoencoder("vae")
 
 
 def test_a_dit_trains_on_them_and_is_sampled_from(folder, capsys):
@@ -173,6 +181,27 @@ def test_a_dit_trains_on_them_and_is_sampled_from(folder, capsys):
     assert cli.main(["sample", "mine.safetensors", "--labels", "0,1", "--steps", "2"]) == 0
     metric = launch.train("mine.toml", Layout(shard="fsdp"), parts=2)
     assert 0.5 < metric["loss"] < 2
+
+
+def test_it_is_measured_part_by_part_where_it_was_trained_or_on_the_cpu(monkeypatch):
+    latents.encode("images", "latents", **OPTIONS)
+    recipe = recipes.parse("mine", tomllib.loads(RECIPE))
+    model, seen, evaluate = recipes.started(recipe), [], Latents.evaluate
+
+    def noting(self, model):
+        seen.append(next(model.parameters()).device.type)
+        if len(seen) == 1:
+            raise torch.OutOfMemoryError
+        return evaluate(self, model)
+
+    monkeypatch.setattr(Latents, "evaluate", noting)
+    monkeypatch.setattr(tasks, "AT_ONCE", 3)
+    monkeypatch.setattr(Latents, "loss", lambda self, model, batch, context: batch["mean"].mean())
+    first, second = (recipes.export(recipe, model, 4, f"{name}.safetensors") for name in ("first", "second"))
+    assert first == second
+    assert seen == ["cpu"] * 3
+    wanted = columns()["mean"].mean().item()
+    assert first["loss"] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_half_of_the_latents_are_mirrored_and_scaled(monkeypatch):

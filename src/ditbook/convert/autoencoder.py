@@ -31,6 +31,7 @@ CONFIG = {  # fields of ours → of diffusers' config.json
     "groups": "norm_num_groups",
     "scale": "scaling_factor",
 }
+DEFAULTS = {"scaling_factor": 0.18215}  # of diffusers, where older files lack the field
 OLDER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of files before 2023
 
 
@@ -60,10 +61,12 @@ def load_diffusers(model: Autoencoder, state: Mapping[str, Any]) -> None:
 def from_folder(folder: str | Path) -> Autoencoder:
     """The autoencoder of a folder in diffusers' layout: `config.json` and a file of weights beside it.
 
+    A config without `scaling_factor`, such as that of stabilityai/sd-vae-ft-mse, has diffusers' default, 0.18215.
+
     Raises:
         ValueError: as for `keys.read_folder` and `load_diffusers`.
     """
-    fields, state = read_folder(folder, CONFIG)
+    fields, state = read_folder(folder, CONFIG, DEFAULTS)
     model = Autoencoder(AutoencoderConfig(**fields))
     load_diffusers(model, state)
     return model

@@ -75,12 +75,15 @@ def join_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-def read_folder(folder: str | Path, fields: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_folder(
+    folder: str | Path, fields: Mapping[str, str], defaults: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A model of diffusers as it stands on a disk: `config.json`, and weights in a file beside it.
 
     Args:
         folder: holds `diffusion_pytorch_model.safetensors`, or the older `.bin`, of which only tensors are read.
         fields: which of our fields has which name in the config.
+        defaults: values of names that a config may lack.
 
     Returns:
         These fields of ours, and the state dict.
@@ -92,6 +95,7 @@ def read_folder(folder: str | Path, fields: Mapping[str, str]) -> tuple[dict[str
     weights = folder / "diffusion_pytorch_model.safetensors"
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = {**(defaults or {}), **config}
         given = {ours: config[theirs] for ours, theirs in fields.items()}
         older = weights.with_suffix(".bin")
         if older.exists() and not weights.exists():

@@ -112,6 +112,8 @@ def budget(recipe: Recipe, layout: Layout, count: int = 1, parts: int | None = N
     if layout.shard == "fsdp":  # this block and the next, and what is in none
         width = 2 if layout.precision == "bfloat16" else 4
         memory["gathered parameters"] = 2 * width * max(sizes, default=0) + 4 * (trainable - sum(sizes))
+        if parts > count:  # whole on each device until the last part, after which alone they are averaged
+            memory["gradients"] = 4 * trainable
     elif layout.precision == "bfloat16":
         memory["bfloat16 copies"] = 2 * trainable
     return Budget(trainable, fixed, 3 * one.flops * rows, memory, recipe.training.steps)

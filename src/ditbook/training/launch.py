@@ -75,7 +75,7 @@ def train(
         return {}
     trained = weights.build(recipe.table["family"], recipe.table["model"])
     trained.load_state_dict(state)
-    return recipes.export(recipe, trained, config.steps, out)
+    return recipes.export(recipe, trained, config.steps, out, world.device)
 
 
 def data_of(recipe: Recipe, model: object) -> Mapping[str, Tensor]:

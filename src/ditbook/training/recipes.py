@@ -141,7 +141,7 @@ def train(
     """Train the weights `name` and write them to a file, as a whole or not at all.
 
     Args:
-        device: where the model is trained; it is measured on the CPU.
+        device: where the model is trained; see `export` for where it is measured.
         steps: in place of the recipe's; then the metadata of the file have a `note`.
         out: the file, by default NAME.safetensors in the working directory.
         runs: folder of the checkpoint NAME.safetensors, from which a run that was stopped goes on.
@@ -164,7 +164,7 @@ def train(
     trained = train_model(
         model, recipe.task.loss, recipe.task.batches(model), config, path=path, after_step=recipe.task.after_step
     )
-    return export(recipe, trained.ema.cpu(), config.steps, out)
+    return export(recipe, trained.ema, config.steps, out, device)
 
 
 def started(recipe: Recipe) -> nn.Module:
@@ -176,26 +176,32 @@ def started(recipe: Recipe) -> nn.Module:
     return model
 
 
-def export(recipe: Recipe, model: nn.Module, steps: int, out: str | Path | None) -> dict[str, float]:
-    """Measure a trained model on the CPU and write it to a file, as a whole or not at all.
+def export(
+    recipe: Recipe, model: nn.Module, steps: int, out: str | Path | None, device: str | torch.device = "cpu"
+) -> dict[str, float]:
+    """Measure a trained model and write it to a file, as a whole or not at all.
 
     Args:
         model: changed in place to what will be read back.
         steps: of its training.
         out: the file, by default NAME.safetensors in the working directory.
+        device: where it is measured if the task can be measured `anywhere` and there is room; else it is the CPU.
 
     Returns:
         The metric.
     """
-    stored = model.to(recipe.dtype).float().eval()
+    stored = model.cpu().to(recipe.dtype).float().eval()
     table = {**recipe.table, "training": {**recipe.table["training"], "steps": steps}}
     for name in ("predicts", "schedule"):  # which the recipe may leave to the task, but `pipeline.load` must know
         if (value := getattr(recipe.task, name, None)) is not None:
             table[name] = value
     if steps != recipe.training.steps:
         table["note"] = f"{steps:,} of the recipe's {recipe.training.steps:,} steps"
-    metric = recipe.task.evaluate(stored)
-    tensors = {key: value.to(recipe.dtype) for key, value in stored.state_dict().items()}
+    try:
+        metric = recipe.task.evaluate(stored.to(device if recipe.task.anywhere else "cpu"))
+    except torch.OutOfMemoryError:  # what was trained may lie there yet
+        metric = recipe.task.evaluate(stored.cpu())
+    tensors = {key: value.to("cpu", recipe.dtype) for key, value in stored.state_dict().items()}
     metadata = table | {"metric": metric, "version": __version__}
     checkpoint.save(f"{recipe.name}.safetensors" if out is None else out, tensors, metadata)
     return metric

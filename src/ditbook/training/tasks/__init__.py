@@ -20,6 +20,7 @@ class Task(ABC, Generic[M]):
     """Data, loss and metric of a kind of recipe, for models of type M."""
 
     splits: ClassVar[bool] = True  # processes can share a batch: the loss is a mean over its rows and changes nothing
+    anywhere: ClassVar[bool] = False  # `evaluate` works on the device of the model, and not on the CPU alone
 
     @abstractmethod
     def data(self) -> Batch:
@@ -53,7 +54,7 @@ class Task(ABC, Generic[M]):
 
     @abstractmethod
     def evaluate(self, model: M) -> dict[str, float]:
-        """Metrics of a trained model on the CPU, by name, on data that it was not trained on."""
+        """Metrics of a trained model, on the CPU or `anywhere`, by name, on data that it was not trained on."""
 
     def after_step(self, model: M) -> None:
         """Project parameters into their range after a step of the optimizer; by default nothing."""

@@ -17,12 +17,14 @@ from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
 
 FOLDER = "latents"  # of the paper's recipes
-HELD_OUT = 500  # rows at most that are measured
+HELD_OUT, AT_ONCE = 500, 50  # rows that are measured, at most, and rows at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latents(Task[DiT]):
     """Denoise latents of images and of mirrored images, given their classes."""
+
+    anywhere = True
 
     folder: str  # what `ditbook encode` made
     latents_of: str  # the autoencoder in it
@@ -83,9 +85,11 @@ class Latents(Task[DiT]):
         columns = _columns(self.held_out or self.folder)
         count = len(columns["mean"])
         rows = torch.linspace(0, count - 1, min(HELD_OUT, count)).long()  # a folder is ordered by class
-        batch = {name: column[rows] for name, column in columns.items()}
-        value = self.loss(model, batch, Context(0, torch.Generator().manual_seed(1))).item()
-        return {f"{'held-out ' if self.held_out else ''}loss": round(value, 4)}
+        device, context, total = next(model.parameters()).device, Context(0, torch.Generator().manual_seed(1)), 0.0
+        for part in rows.split(AT_ONCE):
+            batch = {name: rng.moved(column[part], device) for name, column in columns.items()}
+            total += len(part) * self.loss(model, batch, context).item()
+        return {f"{'held-out ' if self.held_out else ''}loss": round(total / len(rows), 4)}
 
 
 def _columns(folder: str) -> Batch:
