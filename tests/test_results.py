@@ -50,9 +50,10 @@ def test_names_are_the_experiments():
     chapter_13 = ("augmentation", "cascade", "denoising", "edits", "inpainting", "inpainting-gaussian", "outpainting")
     others = ("ablation", "bound", "open-start", "pixel-noise", "random-start", "scaling")
     chapter_14 = ("unclip-captions", "unclip-emoji", "unclip-places", "unclip-probe", "unclip-sources")
+    chapter_19 = ("text-ablation", "text-emoji", "text-positions", "text-scenes")
     language = (*chapter_4, *chapter_5, *chapter_6)
     assert results.names() == sorted(
-        [*chapter_3, *language, *chapter_9, *chapter_12, *chapter_13, *chapter_14, *others]
+        [*chapter_3, *language, *chapter_9, *chapter_12, *chapter_13, *chapter_14, *chapter_19, *others]
     )
 
 
