@@ -26,7 +26,6 @@ PARTS = {  # of a step, by what the names of its kernels begin with
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::linear", "mkl::", "mkldnn::", "onednn::"),
     "attention": ("aten::_scaled_dot_product", "aten::scaled_dot_product"),
     "AdamW": ("aten::_fused_adamw",),
-    "fused by the compiler": ("cpp_fused", "cpp_"),
 }
 FLOPS = 6 * CONFIG.complexity().macs * BATCH  # two a multiply-add; the backward pass costs twice the forward
 
