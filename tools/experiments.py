@@ -214,6 +214,7 @@ if __name__ == "__main__":
     import experiments_probes
     import experiments_rlhf
     import experiments_sampling
+    import experiments_scaling
     import experiments_text_dit
     import experiments_unclip
 
@@ -233,6 +234,7 @@ if __name__ == "__main__":
         **experiments_emoji.EXPERIMENTS,
         **experiments_rlhf.EXPERIMENTS,
         **experiments_sampling.EXPERIMENTS,
+        **experiments_scaling.EXPERIMENTS,
         **experiments_probes.EXPERIMENTS,
         **experiments_text_dit.EXPERIMENTS,
         **experiments_unclip.EXPERIMENTS,
