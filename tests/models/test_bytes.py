@@ -34,7 +34,7 @@ CALLS = {
     "CLIP": lambda x: CLIP(TOWERS)(x, TOKENS),
     "Autoencoder": lambda x: Autoencoder(AUTOENCODER).to_latents(x),
     "DVAE": lambda x: DVAE(DISCRETE).tokens(x),
-    "DVAE's likelihood": lambda x: DVAE(DISCRETE).nats(x, DVAE(DISCRETE).codes(torch.zeros(B, 1, 1).long())),
+    "DVAE's likelihood": lambda x: DVAE(DISCRETE).nats(x, DVAE(DISCRETE).codes(torch.zeros(B, 4, 4).long())),
     "SceneReader": lambda x: SceneReader(SceneReaderConfig(width=16))(x.repeat(1, 1, 4, 4)),
 }
 
