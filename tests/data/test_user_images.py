@@ -219,6 +219,12 @@ class TestStream:
             np.testing.assert_array_equal(row["image"], other["image"])
             assert row["label"] == other["label"]
 
+    def test_a_large_folder_has_few_shards(self, mixed, monkeypatch):
+        monkeypatch.setattr(user_images, "SHARDS", 4)
+        stream = user_images.load(mixed, streaming=True)
+        assert stream.num_shards == 3
+        assert [row["label"] for row in stream] == [0, 0, 0, 1, 1, 1]
+
     def test_parquet_files_stream_what_they_load(self, named, tmp_path):
         for k in (0, 1):
             named(image=[10 * k + 1, 10 * k + 2], text=["a", "b"]).to_parquet(tmp_path / f"{k}.parquet")
@@ -233,6 +239,12 @@ class TestStream:
         (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
         with pytest.raises(ValueError, match=r"bad\.parquet is not a readable parquet file"):
             user_images.load(tmp_path / "bad.parquet", streaming=True)
+
+    def test_the_words_of_parquet_files_are_read_without_their_images(self, named, tmp_path, monkeypatch):
+        named(image=[1, 2], label=["owl", "cat"]).to_parquet(tmp_path / "a.parquet")
+        monkeypatch.delattr(IterableDataset, "__iter__")
+        stream = user_images.load(tmp_path / "a.parquet", streaming=True)
+        assert stream.features["label"].names == ["cat", "owl"]
 
     def test_a_stream_that_does_not_know_its_columns(self):
         def rows():

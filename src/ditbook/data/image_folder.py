@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,10 +64,10 @@ def load(root: Path, split: str, verify: bool) -> Dataset:
         paths = _images(files)
         table = _described(paths, sorted(used), root, folder)
     else:
-        paths, table, features = _classes(folder)
+        paths, table, features = _classes(folder, _images(files))
     if not paths:
         raise ValueError(f"{folder} is empty: it holds no image ({', '.join(SUFFIXES)}), nor do its subfolders")
-    captions, beside = metadata.beside(paths)
+    captions, beside = metadata.beside(paths, set(files))
     if captions and "caption" in table:
         raise ValueError(f"{min(used)} and {min(beside)} both hold captions: remove one of the two kinds")
     if captions:
@@ -80,26 +81,26 @@ def load(root: Path, split: str, verify: bool) -> Dataset:
     return dataset
 
 
-def _classes(folder: Path) -> tuple[list[Path], dict[str, list], dict[str, Any]]:
+def _classes(folder: Path, images: list[Path]) -> tuple[list[Path], dict[str, list], dict[str, Any]]:
     """The images of a folder without metadata, and their labels if it has subfolders."""
     from datasets import ClassLabel
 
     classes = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    loose = _images(path for path in _files(folder) if path.parent == folder)
     if not classes:
-        return loose, {}, {}
+        return images, {}, {}
+    loose = [path for path in images if path.parent == folder]
     if loose:
         raise ValueError(
             f"{folder} holds images ({loose[0].name}, …) beside subfolders ({classes[0].name}, …): "
             "put every image in the subfolder of its class, or none"
         )
-    groups = [_images(_files(child)) for child in classes]
-    for child, group in zip(classes, groups, strict=True):
-        if not group:
+    number = {child.name: number for number, child in enumerate(classes)}
+    labels = [number[path.relative_to(folder).parts[0]] for path in images]
+    used = set(labels)
+    for child in classes:
+        if number[child.name] not in used:
             raise ValueError(f"{child} is empty: each subfolder is a class and must hold images")
-    labels = [number for number, group in enumerate(groups) for _ in group]
-    paths = [path for group in groups for path in group]
-    return paths, {"label": labels}, {"label": ClassLabel(names=[child.name for child in classes])}
+    return images, {"label": labels}, {"label": ClassLabel(names=[child.name for child in classes])}
 
 
 def _described(paths: list[Path], files: list[Path], root: Path, folder: Path) -> dict[str, list[Any]]:
@@ -130,8 +131,11 @@ def _report(unused: list[Path]) -> None:
 
 def _files(folder: Path) -> list[Path]:
     """All files of a folder, in their order, but hidden ones."""
-    found = ((path, path.relative_to(folder).parts) for path in folder.rglob("*"))
-    return sorted(path for path, parts in found if not any(part.startswith(".") for part in parts) and path.is_file())
+    found = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where, name) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,10 @@ def table(rows: Sequence[Row]) -> dict[str, list[Any]]:
         ValueError: a value that is missing or of another type than it should be.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.values))
-    kept = columns.chosen(names, ("label", "caption"))
+    try:
+        kept = columns.chosen(names, ("label", "caption"))
+    except ValueError as error:
+        raise ValueError(f"{rows[0].where} and others: {error}") from error
     columns.report({"image": "file_name", **kept}, names)
     found = {name: [row.values.get(column) for row in rows] for name, column in kept.items()}
     for name, values in found.items():
@@ -80,8 +83,8 @@ def _is_caption(value: Any) -> bool:
     return all(isinstance(one, str) for one in (value if isinstance(value, list) and value else [value]))
 
 
-def beside(images: Sequence[Path]) -> tuple[list[Any], set[Path]]:
-    """The captions in text files of the images' names, `a.txt` beside `a.png`, and these files.
+def beside(images: Sequence[Path], files: Set[Path]) -> tuple[list[Any], set[Path]]:
+    """The captions in those of the files that have the images' names, `a.txt` beside `a.png`, and which these are.
 
     Each line that is not empty is a caption. Where one image has several, all have lists.
 
@@ -93,11 +96,11 @@ def beside(images: Sequence[Path]) -> tuple[list[Any], set[Path]]:
 
     Source: lucidrains' DALLE-pytorch reads lines as captions, of which training takes one at random.
     """
-    files = [[file for end in CAPTIONS if (file := image.with_suffix(end)).is_file()] for image in images]
-    if not any(files):
+    texts = [[file for end in CAPTIONS if (file := image.with_suffix(end)) in files] for image in images]
+    if not any(texts):
         return [], set()
     captions = []
-    for image, found in zip(images, files, strict=True):
+    for image, found in zip(images, texts, strict=True):
         if len(found) != 1:
             number = "no caption" if not found else f"{len(found)} files of captions"
             raise ValueError(
@@ -107,7 +110,7 @@ def beside(images: Sequence[Path]) -> tuple[list[Any], set[Path]]:
         lines = [line.strip() for line in text(found[0]).split("\n")]
         captions.append([line for line in lines if line] or [""])
     one = all(len(lines) == 1 for lines in captions)
-    return [lines[0] for lines in captions] if one else captions, {file for found in files for file in found}
+    return [lines[0] for lines in captions] if one else captions, {file for found in texts for file in found}
 
 
 def text(file: Path) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Data = TypeVar("Data", "Dataset", "IterableDataset")
 
+SHARDS = 50_000  # at most, of a folder that is streamed: `datasets` copies their list for each pass
 logger = logging.getLogger(__name__)
 
 
@@ -242,12 +243,15 @@ def _rows_of_groups(groups: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
 
 
 def _stream_of_files(dataset: Dataset) -> IterableDataset:
-    """A dataset of image files as a stream that opens them when it comes to them, each a shard of its own."""
+    """A dataset of image files as a stream that opens them when it comes to them; few of them are a shard."""
     from datasets import Image, IterableDataset
 
     rows = dataset.cast_column("image", Image(decode=False)).to_list()
-    return IterableDataset.from_generator(_each, dataset.features, {"rows": rows})
+    size = -(-len(rows) // SHARDS)
+    shards = [rows[k : k + size] for k in range(0, len(rows), size)]
+    return IterableDataset.from_generator(_rows_of_shards, dataset.features, {"shards": shards})
 
 
-def _each(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield from rows
+def _rows_of_shards(shards: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    for rows in shards:
+        yield from rows
