@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ditbook.data import columns, hub, image_folder, images
 
 if TYPE_CHECKING:
+    import pyarrow
     from datasets import Dataset, Features, IterableDataset
     from PIL.Image import Image
 
@@ -244,14 +245,13 @@ def _rows_of_groups(groups: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
 
 def _stream_of_files(dataset: Dataset) -> IterableDataset:
     """A dataset of image files as a stream that opens them when it comes to them; few of them are a shard."""
-    from datasets import Image, IterableDataset
+    from datasets import IterableDataset
 
-    rows = dataset.cast_column("image", Image(decode=False)).to_list()
-    size = -(-len(rows) // SHARDS)
-    shards = [rows[k : k + size] for k in range(0, len(rows), size)]
-    return IterableDataset.from_generator(_rows_of_shards, dataset.features, {"shards": shards})
+    size = -(-len(dataset) // SHARDS)
+    slices = {"starts": list(range(0, len(dataset), size)), "size": size, "table": dataset.with_format("arrow")[:]}
+    return IterableDataset.from_generator(_rows_of_slices, dataset.features, slices)
 
 
-def _rows_of_shards(shards: list[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    for rows in shards:
-        yield from rows
+def _rows_of_slices(starts: list[int], size: int, table: pyarrow.Table) -> Iterator[dict[str, Any]]:
+    for start in starts:
+        yield from table.slice(start, size).to_pylist()
