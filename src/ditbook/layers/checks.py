@@ -4,9 +4,47 @@ Letters: `B` batch, `C` channels.
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from torch import Tensor
+
+KINDS: dict[Any, tuple[Any, str]] = {  # annotation of a field: what its value may be, and in words
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+    str: (str, "a text"),
+    tuple: (list | tuple, "a list"),
+    dict: (Mapping, "a table"),
+}
+
+
+def check_types(config: Any) -> None:
+    """Raise ValueError where a field of a dataclass is not of its annotated type; whole numbers serve as numbers."""
+    for field in fields_of(config):
+        union = get_origin(field.type) in (Union, UnionType)
+        parts = get_args(field.type) if union else (field.type,)
+        value = getattr(config, field.name)
+        if not any(_is_of(value, part) for part in parts):
+            wanted = " or ".join(_in_words(part) for part in parts if part is not type(None))
+            raise ValueError(f"{field.name} {value!r} must be {wanted}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    allowed = KINDS.get(get_origin(kind) or kind, (kind, ""))[0]
+    if isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
+        return allowed is type(value) is bool
+    return isinstance(value, allowed)
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    return KINDS[get_origin(kind) or kind][1]
 
 
 def check_positive(config: Any, *fields: str) -> None:
