@@ -78,8 +78,9 @@ def padded(tokens: Tensor, length: int) -> Tensor:
     """Captions filled up with padding on the right: (B, T) → (B, length).
 
     Raises:
-        ValueError: they are longer.
+        ValueError: they are longer, or no rows.
     """
+    check_rows(tokens, len(tokens), None, "captions")
     if tokens.shape[1] > length:
         raise ValueError(f"captions of {tokens.shape[1]} tokens are longer than the context of {length}")
     return F.pad(tokens, (0, length - tokens.shape[1]), value=PAD)
@@ -198,9 +199,9 @@ class AutoregressivePrior(Autoregressive):
         Raises:
             ValueError: a caption is longer than the context, or not one vector and one list of codes for each caption.
         """
+        tokens = padded(tokens, self.config.context)
         check_rows(text, len(tokens), self.config.joint, "vectors of captions")
         check_rows(codes, len(tokens), None, "codes")
-        tokens = padded(tokens, self.config.context)
         h, mask = self.prefix(tokens, text), caption_mask(tokens, after=1 + codes.shape[1])
         h = torch.cat([h, self.embed_codes(codes, 0)], dim=1)  # (B, T + 1 + k, D)
         for layer in self.layers:
@@ -224,8 +225,8 @@ class AutoregressivePrior(Autoregressive):
         """
         if text is None:
             raise ValueError("the prior needs CLIP's vector of each caption: start(tokens, text)")
-        check_rows(text, len(tokens), self.config.joint, "vectors of captions")
         tokens = padded(tokens, self.config.context)
+        check_rows(text, len(tokens), self.config.joint, "vectors of captions")
         state = {"real": F.pad(tokens != PAD, (0, 1), value=True), "caches": [KVCache() for _ in self.layers]}
         self._read(self.prefix(tokens, text), state)
         return state
