@@ -20,7 +20,7 @@ test: $(ENVIRONMENT) browser
 
 # The chapters beside the versions that Colab has, installed as Colab installs the package: strict, as in `make test`.
 colab:
-	$(PYTHON) -m venv .venv-colab
+	$(PYTHON) -m venv --clear .venv-colab
 	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-colab.txt
 	.venv-colab/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
 	rm -rf build

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from ditbook.diffusion import flow, samplers, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
 from ditbook.training.tasks.scenes import accuracy_of_samples
+from ditbook.weights import checkpoint
 
 
 def noise(count, *shape, seed=0):
@@ -105,6 +108,9 @@ def test_the_global_state_of_chance_is_left_alone():
         ("dit-digits", {"labels": [3], "guidance_scale": float("nan")}, "guidance_scale must be"),
         ("dit-digits", {"labels": [3], "guidance_scale": float("inf")}, "guidance_scale must be"),
         ("dit-digits", {"labels": [3], "steps": 1}, "steps must lie in 2 to 1000, got 1"),
+        ("dit-digits", {"labels": [3], "steps": 2.5}, "steps must lie in 2 to 1000, got 2.5"),
+        ("unet-digits", {"count": 2.0}, "count must be a positive number of images, got 2.0"),
+        ("unet-digits", {"count": True}, "count must be a positive number of images, got True"),
         ("dit-digits", {"labels": [3], "steps": 1001}, "steps must lie in 2 to 1000, got 1001"),
         ("dit-shapes-latent", {"labels": ["circle red"]}, "no label 'circle red'; there are red circle, red square"),
         ("unet-digits", {"labels": [3]}, "this model has no classes: pass count, and neither"),
@@ -123,6 +129,36 @@ def test_names_that_generate_no_images_are_refused():
         pipeline.load("clip-shapes")
     with pytest.raises(ValueError, match="no weights named 'dit-cats'; there are"):
         pipeline.load("dit-cats")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("dit-digits", {"task": None}, "does not generate images"),
+        ("dit-digits", {"task": ["digits"]}, "does not generate images"),
+        ("dit-digits", {"schedule": None}, "has metadata that do not fit: no schedule None; there are linear"),
+        ("dit-digits", {"schedule": ["linear"]}, r"no schedule \['linear'\]"),
+        ("dit-digits", {"predicts": "noise"}, "has metadata that do not fit: parameterization 'noise' is unknown"),
+        ("dit-digits", {"predicts": ["v"]}, r"parameterization \['v'\] is unknown"),
+        ("dit-digits", {"schedule": "straight"}, "has metadata that do not fit: straight paths have no variance"),
+        ("dit-digits", {"latents_of": 3}, "has latents_of 3 in its metadata; it must be the name of weights"),
+        ("dit-digits", {"latents_of": "vae"}, "has metadata that do not fit: no weights named 'vae'"),
+        ("dit-digits", {"latents_of": "vae.safetensors"}, "do not fit: no weight file at vae"),
+        ("dit-digits", {"latents_of": "unet-digits"}, "has latents of unet-digits, which is a UNet"),
+        ("dit-digits", {"latents_of": "autoencoder-shapes"}, "makes 1 channels, and autoencoder-shapes decodes"),
+        ("dit-digits", {"task": "scenes"}, "has 10 classes, and the task 'scenes' has 64"),
+        ("dit-digits", {"task": "faces"}, "has 10 classes, and the task 'faces' has 0"),
+        ("dit-digits", {"family": "gan"}, "does not hold the model that its metadata names: no family"),
+        ("upsampler-faces-16", {"task": "faces"}, "is a Upsampler, of the task 'faces'; that takes a DiT or a UNet"),
+        ("scene-reader", {"task": "scenes"}, "is a SceneReader, of the task 'scenes'; that takes a DiT or a UNet"),
+    ],
+)
+def test_metadata_that_do_not_fit_name_the_file(name, change, message, tmp_path):
+    path = tmp_path / "w.safetensors"
+    tensors, about = checkpoint.load(Path(weights.__file__).parent / f"{name}.safetensors")
+    checkpoint.save(path, tensors, {key: value for key, value in (about | change).items() if value is not None})
+    with pytest.raises(ValueError, match=rf"w\.safetensors.* {message}"):
+        pipeline.load(str(path))
 
 
 def test_an_unknown_schedule_is_refused():

@@ -219,3 +219,11 @@ def test_other_words_pass():
     assert empty_words(f'"""{text}"""\nx = "a picture that nobody told"', "layers/mlp.py") == []
     assert empty_words('"""The picture is painted and drawn."""', "data/drawing.py") == []
     assert len(empty_words('"""A picture."""', "data/shapes.py")) == 1
+
+
+def test_environments_are_made_anew():
+    """Over one of another version of Python, venv keeps the old interpreter unless it is told to clear the folder."""
+    lines = [line for line in (ROOT / "Makefile").read_text(encoding="utf-8").splitlines() if "-m venv " in line]
+    assert len(lines) == 4
+    for line in lines:
+        assert "rm -rf" in line or line.count("-m venv ") == line.count("-m venv --clear "), line

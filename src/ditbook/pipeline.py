@@ -22,10 +22,10 @@ from ditbook.data import shapes
 from ditbook.diffusion import flow, samplers, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import ClassifierFreeGuidance, null_condition
-from ditbook.diffusion.process import Parameterization, Process
+from ditbook.diffusion.process import Parameterization, Process, known
 from ditbook.models.autoencoder import Autoencoder
 from ditbook.models.dit import DiT
-from ditbook.models.unet import UNet
+from ditbook.models.unet import UNet, Upsampler
 
 DIGITS = tuple("0123456789")
 SHAPES = tuple(" ".join(pair) for pair in shapes.PAIRS)
@@ -88,7 +88,7 @@ class Pipeline:
         """
         if not 0 <= guidance_scale < math.inf:
             raise ValueError(f"guidance_scale must be 0 or more, and finite, got {guidance_scale}")
-        if not 2 <= steps <= self.diffusion.num_steps:
+        if type(steps) is not int or not 2 <= steps <= self.diffusion.num_steps:
             raise ValueError(f"steps must lie in 2 to {self.diffusion.num_steps}, got {steps}")
         n, condition = self._condition(labels, count, guidance_scale)
         config, parameter = self.model.config, next(self.model.parameters())
@@ -111,7 +111,7 @@ class Pipeline:
         if not self.labels:
             if labels is not None or guidance_scale != 1:
                 raise ValueError("this model has no classes: pass count, and neither labels nor guidance_scale")
-            if count is None or count < 1:
+            if type(count) is not int or count < 1:
                 raise ValueError(f"this model has no classes: count must be a positive number of images, got {count}")
             return count, {}
         if isinstance(labels, str) or not labels or count is not None:
@@ -137,17 +137,30 @@ def load(name: str, device: str | torch.device = "cpu") -> Pipeline:
         device: where the images are made.
 
     Raises:
-        ValueError: no such weights, or not a generator of images.
+        ValueError: no such weights, not a generator of images, or metadata that do not fit it; the message names them.
     """
     about = weights.metadata(name)
-    if about.get("task") not in LABELS:
+    task, latents_of = about.get("task"), about.get("latents_of")
+    if task not in [*LABELS]:
         raise ValueError(f"{name} does not generate images; those that do are {', '.join(names())}")
     model = weights.load(name).to(device)
-    diffusion = process(model, about.get("predicts"), about["schedule"])
-    labels = LABELS[about["task"]] if conditional(model) else ()
-    if about["task"] == "latents":
-        labels = tuple(str(number) for number in range(model.config.num_classes))
-    autoencoder = weights.load(about["latents_of"]).to(device) if "latents_of" in about else None
+    if not isinstance(model, DiT | UNet) or isinstance(model, Upsampler):
+        raise ValueError(f"{name} is a {type(model).__name__}, of the task {task!r}; that takes a DiT or a UNet")
+    if not (latents_of is None or isinstance(latents_of, str)):
+        raise ValueError(f"{name} has latents_of {latents_of!r} in its metadata; it must be the name of weights")
+    try:
+        diffusion = process(model, about.get("predicts"), about.get("schedule"))
+        autoencoder = None if latents_of is None else weights.load(latents_of).to(device)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{name} has metadata that do not fit: {error}") from error
+    if not (autoencoder is None or isinstance(autoencoder, Autoencoder)):
+        raise ValueError(f"{name} has latents of {latents_of}, which is a {type(autoencoder).__name__}")
+    if autoencoder is not None and autoencoder.config.latent_channels != model.config.channels:
+        raise ValueError(f"{name} makes {model.config.channels} channels, and {latents_of} decodes another number")
+    classes = model.config.num_classes if isinstance(model, DiT) else 0
+    labels = tuple(map(str, range(classes))) if task == "latents" else LABELS[task] if classes else ()
+    if len(labels) > classes or (classes and not labels):
+        raise ValueError(f"{name} has {classes} classes, and the task {task!r} has {len(labels)}")
     return Pipeline(model, diffusion, labels, autoencoder)
 
 
@@ -161,7 +174,7 @@ def conditional(model: DiT | UNet) -> bool:
     return hasattr(model, "null_condition")
 
 
-def process(model: nn.Module, predicts: Parameterization | None = None, schedule: str = "linear") -> Process:
+def process(model: nn.Module, predicts: Parameterization | None = None, schedule: str | None = "linear") -> Process:
     """The process of 1,000 steps that a model is trained on.
 
     Args:
@@ -172,6 +185,10 @@ def process(model: nn.Module, predicts: Parameterization | None = None, schedule
     Raises:
         ValueError: no such schedule or parameterization, or straight paths for a model with a variance head.
     """
+    if schedule not in (named := [*SCHEDULES, STRAIGHT]):
+        raise ValueError(f"no schedule {schedule!r}; there are {', '.join(named)}")
+    if predicts is not None:
+        known(predicts)
     return _process(predicts, schedule, getattr(model.config, "learn_sigma", False))
 
 
@@ -181,8 +198,6 @@ def _process(predicts: Parameterization | None, schedule: str, learn_sigma: bool
         if learn_sigma:
             raise ValueError("straight paths have no variance: build the model with learn_sigma=False")
         return flow.Flow(flow.uniform_times(1000), predicts=predicts or "v")
-    if schedule not in SCHEDULES:
-        raise ValueError(f"no schedule {schedule!r}; there are {', '.join([*SCHEDULES, STRAIGHT])}")
     return GaussianDiffusion(SCHEDULES[schedule](), predicts=predicts or "eps", learn_sigma=learn_sigma)
 
 

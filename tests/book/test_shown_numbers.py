@@ -22,6 +22,13 @@ def masked(text):
 def test_a_number_after_the_sign_is_masked(number):
     assert masked(f"loss ≈ {number} nats") == "loss ≈ NUMBER nats"
     assert masked(f"1000 steps: ≈ {number}, ≈ {number} of 3") == "1000 steps: ≈ NUMBER, ≈ NUMBER of 3"
+    assert masked(f"score ≈   {number} | ≈{number}") == "score ≈ NUMBER | ≈ NUMBER"
+
+
+@pytest.mark.parametrize("spread", ["0.03", "1,204.5", "2e-05", " 7"])
+def test_its_uncertainty_is_masked(spread):
+    assert masked(f"gain ≈  0.71 ± {spread} of 3 ± 1") == "gain ≈ NUMBER ± NUMBER of 3 ± 1"
+    assert masked(f"gain ≈ 0.71±{spread}") == "gain ≈ NUMBER ± NUMBER"
 
 
 @pytest.mark.parametrize(
@@ -30,6 +37,13 @@ def test_a_number_after_the_sign_is_masked(number):
         ("loss ≈ 0.31 nats", "loss ≈ 0.31 bits"),
         ("loss ≈ 0.31 nats", "error ≈ 0.31 nats"),
         ("loss ≈ 0.31", "loss ≈ nan"),
+        ("loss ≈  0.31", "loss ≈  nan"),
+        ("loss ≈ 0.31 ± 0.03", "loss ≈ 0.31"),
+        ("loss ≈ 0.31 ± 0.03", "loss ≈ 0.31 ± nan"),
+        ("loss ≈ 0.31 ± 0.03 nats", "loss ≈ 0.31 ± 0.03 bits"),
+        ("chance 0.5 ± 0.025", "chance 0.5 ± 0.026"),
+        ("0.12 s", "0.13 s"),
+        ("3.5 ms", "3.6 ms"),
         ("loss ≈ 0.31 after 300 steps", "loss ≈ 0.31 after 301 steps"),
         ("loss 0.31", "loss 0.32"),
         ('<td>10</td><td class="measured">1</td>', '<td>11</td><td class="measured">1</td>'),
@@ -45,9 +59,14 @@ def test_measured_cells_of_a_table_are_masked():
 
 
 def test_nbval_applies_the_mask(tmp_path):
-    """A notebook whose stored number is another passes; one whose word is another fails."""
-    for name, stored in (("number", "loss ≈ 0.99 nats\n"), ("word", "loss ≈ 0.31 bits\n")):
-        cell = nbformat.v4.new_code_cell("print('loss ≈ 0.31 nats')", execution_count=1)
+    """A notebook whose stored number is another passes; one whose word, or whose seconds, are another fails."""
+    for name, printed, stored in (
+        ("number", "loss ≈ 0.31 nats", "loss ≈ 0.99 nats\n"),
+        ("spread", "loss ≈  0.31 ± 0.02", "loss ≈ 10.99 ± 0.15\n"),
+        ("word", "loss ≈ 0.31 nats", "loss ≈ 0.31 bits\n"),
+        ("seconds", "in 0.31 s", "in 0.32 s\n"),
+    ):
+        cell = nbformat.v4.new_code_cell(f"print({printed!r})", execution_count=1)
         cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=stored)]
         metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
         nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=metadata), tmp_path / f"{name}.ipynb")
@@ -55,5 +74,7 @@ def test_nbval_applies_the_mask(tmp_path):
     options += [f"--nbval-sanitize-with={ROOT / 'tests/nbval.cfg'}", f"--rootdir={tmp_path}", "-c", "/dev/null"]
     command = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert "1 failed, 1 passed" in done.stdout, done.stdout
-    assert "word.ipynb" in done.stdout.split("short test summary")[1]
+    assert "2 failed, 2 passed" in done.stdout, done.stdout
+    summary = done.stdout.split("short test summary")[1]
+    assert "word.ipynb" in summary
+    assert "seconds.ipynb" in summary

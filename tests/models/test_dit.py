@@ -180,7 +180,7 @@ def test_class_out_of_range(wrong):
         ({"depth": -1}, "depth -1 must be a whole number, at least 1"),
         ({"channels": 1.5}, "channels 1.5 must be a whole number"),
         ({"num_classes": 0}, "num_classes 0 must be"),
-        ({"label_dropout": 1.1}, "label_dropout 1.1 must be a fraction, 0 to 1"),
+        ({"label_dropout": 1.1}, "label_dropout 1.1 must be a number, 0 to 1"),
     ],
 )
 def test_configs_that_do_not_fit(change, message):

@@ -49,7 +49,7 @@ def test_each_image_depends_on_its_own_vector():
 
 def test_wrong_input_is_refused():
     model, (x, t, embedding) = UnCLIPDecoder(CONFIG), inputs()
-    with pytest.raises(ValueError, match=r"vectors of shape \(3, 11\); expected \(3, 12\)"):
+    with pytest.raises(ValueError, match=r"vectors of shape \(3, 11\); this model takes one row for each sample: \(3, 12\)"):
         model(x, t, embedding[:, :11])
     with pytest.raises(ValueError, match=r"images of shape \(3, 2, 8, 8\)"):
         model(x[:, :2], t, embedding)
@@ -62,7 +62,7 @@ def test_wrong_input_is_refused():
     [
         ({"size": 9}, "size 9 is not divisible by patch 2"),
         ({"extra": 0}, "extra 0 must be a whole number, at least 1"),
-        ({"dropout": 1.5}, "dropout 1.5 must be a fraction, 0 to 1"),
+        ({"dropout": 1.5}, "dropout 1.5 must be a number, 0 to 1"),
     ],
 )
 def test_configs_that_do_not_fit(change, message):

@@ -110,6 +110,7 @@ BREAKS = [
     ("length_is_that_of_a_chapter", put(1, "source", "```python\n" + "word " * 1_600 + "\n```")),
     ("length_is_that_of_a_chapter", put(1, "source", "word " * 4_501)),
     ("shown_numbers_are_held_to_a_band", stored(output_type="stream", name="stdout", text="loss ≈ 0.31\n")),
+    ("shown_numbers_are_held_to_a_band", stored(output_type="stream", name="stdout", text="≈   0.31 ± 0.03\n")),
     (
         "shown_numbers_are_held_to_a_band",
         stored(output_type="execute_result", data={"text/html": '<td class="measured">0.31</td>'}, metadata={}),

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ditbook import weights
+from ditbook import pipeline, weights
 from ditbook.weights import checkpoint
 
 FILES = 300
@@ -108,7 +108,13 @@ def no_json(tensors, header, chance):
     return tensors, header | {"ditbook": text}
 
 
-PARTS = (renamed, missing, added, other_type, other_shape, other_values, no_sum, no_json)
+def no_object(tensors, header, chance):
+    """Metadata with a right checksum, as another tool may write them."""
+    text = chance.choice(["", "{", "[]", "null", "3", '"unet"', "[" * 10**5, json.dumps([ABOUT])])
+    return tensors, header | {"ditbook": text, "metadata sha256": checkpoint._sum_of_text(text)}
+
+
+PARTS = (no_object, renamed, missing, added, other_type, other_shape, other_values, no_sum, no_json)
 CONFIGS = (  # whole files of another model
     {"model": {}},
     {"model": ABOUT["model"] | {"width": 16}},
@@ -124,6 +130,10 @@ CONFIGS = (  # whole files of another model
     {"family": ["unet"]},
     {"family": "autoencoder"},
     {"family": "dit", "model": {"depth": 1, "width": 8, "heads": 2}},
+    {"model": ABOUT["model"] | {"width": 8.0}},
+    {"model": ABOUT["model"] | {"blocks": True}},
+    {"model": ABOUT["model"] | {"multipliers": [1.5]}},
+    {"model": ABOUT["model"] | {"multipliers": "1"}},
 )
 
 
@@ -173,6 +183,38 @@ def test_whole_files_of_another_model_say_so(whole, tmp_path, change):
     checkpoint.save(path, checkpoint.load(whole)[0], ABOUT | change)
     with pytest.raises(ValueError, match=r"w\.safetensors does not hold the model that its metadata names"):
         weights.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": None}, "has the metric None in its metadata; it must be a table of numbers"),
+        ({"metric": 0.1}, "has the metric 0.1 "),
+        ({"metric": {"mse": "low"}}, "has the metric {'mse': 'low'} "),
+        ({"description": 3}, "has the description 3 in its metadata; it must be a text"),
+        ({"description": None}, "has the description None "),
+    ],
+)
+def test_a_summary_of_other_metadata_is_refused(whole, tmp_path, change, message):
+    path, about = tmp_path / "w.safetensors", ABOUT | {"description": "a U-Net"}
+    checkpoint.save(path, checkpoint.load(whole)[0], about)
+    assert weights.summary(str(path)).description == "a U-Net"
+    lacks = {key: value for key, value in (about | change).items() if value is not None}
+    for wrong in (about | change, lacks):
+        checkpoint.save(path, checkpoint.load(whole)[0], wrong)
+        with pytest.raises(ValueError, match=rf"w\.safetensors {message}"):
+            weights.summary(str(path))
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{", "[" * 10**5, '"unet"'])
+def test_metadata_that_are_no_object_are_refused_by_all_readers(whole, tmp_path, text):
+    path = tmp_path / "w.safetensors"
+    with safe_open(whole, framework="pt") as file:
+        tensors, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors, path, header | {"ditbook": text, "metadata sha256": checkpoint._sum_of_text(text)})
+    for read in (weights.load, weights.metadata, weights.summary, pipeline.load):
+        with pytest.raises(ValueError, match=r"w\.safetensors has metadata that is no JSON"):
+            read(str(path))
 
 
 def test_damaged_metadata_are_noticed_without_the_tensors(whole, tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditbook.convert.keys import check, plain
+from ditbook.convert.keys import check, plain, require
 from ditbook.models.bert import BERT, BERTConfig
 
 OUTSIDE = {  # ours → theirs
@@ -37,13 +37,11 @@ def config_from_transformers(config: Mapping[str, Any]) -> BERTConfig:
     """Our config from the `config.json` beside the weights.
 
     Raises:
-        ValueError: the file describes a model that is computed in another way.
+        ValueError: a size is missing, or the file describes a model that is computed in another way.
     """
-    fixed = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "intermediate_size": 4 * config["hidden_size"]}
-    for key, value in fixed.items():
-        if config.get(key, value) != value:
-            raise ValueError(f"{key} is {config[key]}; this model computes with {value} alone")
-    return BERTConfig(
+    require(config, "vocab_size", "max_position_embeddings", "type_vocab_size", "hidden_size")
+    require(config, "num_hidden_layers", "num_attention_heads")
+    ours = BERTConfig(
         vocabulary=config["vocab_size"],
         positions=config["max_position_embeddings"],
         segments=config["type_vocab_size"],
@@ -52,6 +50,11 @@ def config_from_transformers(config: Mapping[str, Any]) -> BERTConfig:
         heads=config["num_attention_heads"],
         pad=config.get("pad_token_id", 0),
     )
+    fixed = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "intermediate_size": 4 * ours.width}
+    for key, value in fixed.items():
+        if config.get(key, value) != value:
+            raise ValueError(f"{key} is {config[key]}; this model computes with {value} alone")
+    return ours
 
 
 def to_transformers(model: BERT) -> dict[str, Tensor]:

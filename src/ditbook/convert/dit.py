@@ -77,7 +77,7 @@ def load_official(model: DiT, state: Mapping[str, Any]) -> None:
     """
     state, wanted = plain(state), to_official(model)
     check(state, wanted, "official")
-    table = wanted["pos_embed"].to(state["pos_embed"].dtype)  # rounded as the file is
+    table = wanted["pos_embed"].to(state["pos_embed"])  # rounded as the file is, and where it is
     if (state["pos_embed"].float() - table.float()).abs().max() > 1e-4:
         raise ValueError("official layout: 'pos_embed' is not the sine–cosine table of this grid")
     ours = {key: state[_official_name(key)] for key in model.state_dict()}
@@ -180,6 +180,9 @@ def from_folder(folder: str | Path) -> DiT:
         ValueError: as for `keys.read_folder` and `load_diffusers`.
     """
     fields, state = read_folder(folder, CONFIG | {"width": "attention_head_dim"})
+    for name in ("width", "heads", "channels", "out_channels"):
+        if type(fields[name]) is not int:
+            raise ValueError(f"{folder}: {CONFIG.get(name, 'attention_head_dim')} {fields[name]!r} is no whole number")
     width, learn_sigma = fields.pop("width") * fields["heads"], fields.pop("out_channels") == 2 * fields["channels"]
     model = DiT(DiTConfig(width=width, learn_sigma=learn_sigma, **fields))
     load_diffusers(model, state)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ditbook.convert.keys import check, plain
+from ditbook.convert.keys import check, plain, require
 from ditbook.models.gpt import GPT, GPTConfig
 
 OUTSIDE = {"tokens": "wte", "positions": "wpe", "norm": "ln_f"}  # ours → theirs
@@ -22,6 +22,7 @@ INSIDE = {  # of a layer
     "mlp.fc2": "mlp.c_proj",
 }
 PREFIX = "transformer."  # of transformers' model with an output; OpenAI's file has none
+HEAD = "lm_head.weight"  # the output matrix of that model
 BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, in older files
 
 
@@ -29,22 +30,24 @@ def config(described: Mapping[str, Any]) -> GPTConfig:
     """The config that a `config.json` of transformers describes.
 
     Raises:
-        ValueError: the model is no GPT-2, or one with an activation, an epsilon or an MLP that ours lacks.
+        ValueError: a size is missing; the model is no GPT-2, or one with an activation, an epsilon or an MLP that ours
+            lacks.
     """
+    require(described, "vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
     wanted = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}
     for name, value in wanted.items():
         if described.get(name) != value:
             raise ValueError(f"{name} is {described.get(name)!r}; this converter reads models with {value!r}")
-    width = described["n_embd"]
-    if described.get("n_inner") not in (None, 4 * width):
-        raise ValueError(f"n_inner is {described['n_inner']}; this converter reads models with {4 * width}")
-    return GPTConfig(
+    config = GPTConfig(
         vocabulary=described["vocab_size"],
         longest=described["n_positions"],
-        width=width,
+        width=described["n_embd"],
         depth=described["n_layer"],
         heads=described["n_head"],
     )
+    if described.get("n_inner") not in (None, 4 * config.width):
+        raise ValueError(f"n_inner is {described['n_inner']}; this converter reads models with {4 * config.width}")
+    return config
 
 
 def _gpt2_name(ours: str) -> str:
@@ -79,10 +82,10 @@ def load_gpt2(model: GPT, state: Mapping[str, Any]) -> None:
         ValueError: names the first missing, unexpected or misshapen key; or the output matrix is not the embedding.
     """
     state = {key: value for key, value in plain(state).items() if not key.endswith(BUFFERS)}
-    head = state.pop("lm_head.weight", None)
-    state = {key if key.startswith(PREFIX) else PREFIX + key: value for key, value in state.items()}
-    check(state, to_gpt2(model), "GPT-2")
-    if head is not None and not head.equal(state[f"{PREFIX}wte.weight"]):
+    state = {key if key.startswith((PREFIX, HEAD)) else PREFIX + key: value for key, value in state.items()}
+    wanted, embedding = to_gpt2(model), f"{PREFIX}wte.weight"
+    check(state, wanted | ({HEAD: wanted[embedding]} if HEAD in state else {}), "GPT-2")
+    if HEAD in state and not state[HEAD].float().equal(state[embedding].float()):
         raise ValueError("GPT-2 layout: 'lm_head.weight' is not the embedding 'wte.weight'; this model ties the two")
     ours = {key: _gpt2_name(key) for key in model.state_dict()}
     model.load_state_dict({key: _transposed(name, state[name]).float() for key, name in ours.items()})

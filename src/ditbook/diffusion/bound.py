@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ditbook import rng
 from ditbook.diffusion.gaussian import GaussianDiffusion, Variance
-from ditbook.diffusion.process import Model
+from ditbook.diffusion.process import Model, check_fits, check_same_shape
 
 
 def gaussian_kl(mean_1: Tensor, log_var_1: Tensor, mean_2: Tensor, log_var_2: Tensor) -> Tensor:
@@ -42,13 +42,19 @@ def bound_terms(
     Args:
         diffusion: the process.
         predicted: the predicted clean images, (B, C, …).
-        log_var: log variance of the reverse step, of the same shape.
+        log_var: log variance of the reverse step, of the same shape or (B, 1, …, 1).
         x_start: the true clean images.
         x_t: the noisy images.
         t: indices, (B,).
 
+    Raises:
+        ValueError: the shapes do not fit.
+
     Source: Ho et al. 2020, equation 5; Nichol & Dhariwal 2021, section 2.1.
     """
+    if log_var.ndim != x_t.ndim or len(log_var) != len(x_t):
+        raise ValueError(f"log variance {tuple(log_var.shape)} and noisy image {tuple(x_t.shape)} differ in shape")
+    check_fits(log_var, x_t, "log variance")
     true_mean, true_log_var = diffusion.posterior(x_start, x_t, t)
     mean, _ = diffusion.posterior(predicted, x_t, t)
     kl = gaussian_kl(true_mean, true_log_var.expand_as(x_t), mean, log_var).flatten(1).mean(1)
@@ -128,7 +134,12 @@ class ImportantTimesteps:
         return t, 1 / (self.num_steps * p[t])
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Keep the losses (B,) of the timesteps `t` (B,), before they are weighted."""
+        """Keep the losses (B,) of the timesteps `t` (B,), before they are weighted.
+
+        Raises:
+            ValueError: not one loss for each timestep.
+        """
+        check_same_shape(losses, t, "losses", "timesteps")
         same = t[:, None] == t[None, :]  # (B, B)
         before = same.tril(-1).sum(1)  # samples of the same timestep earlier in the batch
         newest = before >= same.sum(1) - self.keep

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ditbook import rng
 from ditbook.diffusion.gaussian import GaussianDiffusion
-from ditbook.diffusion.process import Model, Process
+from ditbook.diffusion.process import Model, Process, check_fits
 from ditbook.diffusion.samplers import P, Run, Step, ddim, ddpm, sample
 
 
@@ -33,14 +33,14 @@ def inpaint(
     With `repetitions` = 1 it is replacement: the known part is pasted after each step, at that step's noise level.
 
     Args:
-        known: clean images, (B, C, …); what the mask leaves out does not matter.
-        mask: True where `known` counts, broadcastable to it.
+        known: clean images, broadcastable to `x` (B, C, …); what the mask leaves out does not matter.
+        mask: True where `known` counts, broadcastable to `x`.
         step: the sampler, without memory of earlier predictions.
         jump: how many indices a repetition goes up.
         repetitions: how often the model passes each index, r of the paper.
 
     Raises:
-        ValueError: `jump` or `repetitions` below 1, or a mask that is not boolean.
+        ValueError: `jump` or `repetitions` below 1, a mask that is not boolean, or shapes that do not fit.
 
     Source: Lugmayr et al. 2022, "RePaint", algorithm 1 and appendix B.
     """
@@ -48,6 +48,8 @@ def inpaint(
         raise ValueError(f"jump and repetitions must be 1 or more, got {jump} and {repetitions}")
     if mask.dtype != torch.bool:
         raise ValueError(f"the mask must be boolean, True where the image is known, got {mask.dtype}")
+    check_fits(known, x, "known images")
+    check_fits(mask, x, "mask")
 
     def down(x: Tensor, k: int) -> Tensor:
         return paste(step(x, k, run), k - 1, run, known, mask)

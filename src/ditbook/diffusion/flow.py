@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ditbook import rng
 from ditbook.diffusion.guidance import drop_condition, null_condition
-from ditbook.diffusion.process import Model, Parameterization, Prediction, Process, check_same_shape, known
+from ditbook.diffusion.process import Model, Parameterization, Prediction, Process, check_each, check_same_shape, known
 from ditbook.diffusion.samplers import P, Run
 
 TIMESTEPS = 1000  # timestep of t = 1, so that networks are given the range that they get from a process of 1,000 steps
@@ -56,13 +56,23 @@ class Flow(Process):
             t: indices, (B,).
             eps: standard normal noise of the shape of `x_start`.
 
+        Raises:
+            ValueError: the shapes do not fit, or an index is out of range.
+
         Source: Liu et al. 2023, equation 1.
         """
+        check_same_shape(eps, x_start, "noise", "images")
         time = self.coefficient("times", t, x_start)
         return (1 - time) * x_start + time * eps
 
     def targets(self, x_start: Tensor, eps: Tensor, t: Tensor) -> Prediction:
-        """What a perfect network would predict for the clean images `x_start` under the noise `eps`; `t` is unused."""
+        """What a perfect network would predict for the clean images `x_start` under the noise `eps`, at any `t` (B,).
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
+        check_same_shape(eps, x_start, "noise", "images")
+        check_each(t, x_start, "timesteps")
         return Prediction(x_start, eps, eps - x_start)
 
     def convert(self, value: Tensor, x_t: Tensor, t: Tensor, predicts: Parameterization) -> Prediction:
@@ -90,7 +100,12 @@ class Flow(Process):
         return Prediction(x_start, eps, value if predicts == "v" else eps - x_start)  # (12.15)
 
     def training_timesteps(self, t: Tensor) -> Tensor:
-        """What the model takes at the indices `t` (B,): 1000 times the time, float32."""
+        """What the model takes at the indices `t` (B,): 1000 times the time, float32.
+
+        Raises:
+            ValueError: as for `coefficient`.
+        """
+        self._check_range(t)
         return self.table("timesteps", torch.float32, t.device)[t]
 
     def respace(self, count: int) -> "Flow":
@@ -168,9 +183,13 @@ def flow_loss(
     Returns:
         The mean squared error of what the model predicts, a scalar.
 
+    Raises:
+        ValueError: not one time for each image, or a prediction of another shape.
+
     Source: Liu et al. 2023, equation 1; Esser et al. 2024, sections 2 and 3.
     """
     t = shifted(times(len(x_start), generator, x_start.device), flow.shift)
+    check_each(t, x_start, "times")
     eps = rng.randn(x_start.shape, generator, x_start)
     if dropout:
         condition = drop_condition(condition, null_condition(model, condition), dropout, generator)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ditbook.diffusion.process import Parameterization, Prediction, Process, check_same_shape, known
+from ditbook.diffusion.process import Parameterization, Prediction, Process, check_each, check_same_shape, known
 from ditbook.diffusion.schedules import spaced_timesteps
 
 Variance = Literal["beta", "posterior", "learned"]  # of the reverse step
@@ -78,8 +78,12 @@ class GaussianDiffusion(Process):
             t: indices, (B,).
             eps: standard normal noise of the shape of `x_start`.
 
+        Raises:
+            ValueError: the shapes do not fit, or an index is out of range.
+
         Source: Ho et al. 2020, equation 4.
         """
+        check_same_shape(eps, x_start, "noise", "images")
         a, b = (self.coefficient(name, t, x_start) for name in ("sqrt_alpha_bar", "sqrt_one_minus_alpha_bar"))
         return a * x_start + b * eps  # (10.3), (10.4)
 
@@ -88,8 +92,12 @@ class GaussianDiffusion(Process):
 
         The log variance at index 0, where the true one is −∞, is that of index 1.
 
+        Raises:
+            ValueError: the shapes do not fit, or an index is out of range.
+
         Source: Ho et al. 2020, equations 6 and 7.
         """
+        check_same_shape(x_start, x_t, "clean image")
         start = self.coefficient("posterior_weight_of_start", t, x_t)
         noisy = self.coefficient("posterior_weight_of_noisy", t, x_t)
         mean = start * x_start + noisy * x_t  # (10.6); with the x₀ that follows from ε it is (10.11)
@@ -98,8 +106,12 @@ class GaussianDiffusion(Process):
     def targets(self, x_start: Tensor, eps: Tensor, t: Tensor) -> Prediction:
         """What a perfect network would predict for the clean images `x_start` under the noise `eps`.
 
+        Raises:
+            ValueError: as for `add_noise`.
+
         Source: Ho et al. 2020, section 3.2; Salimans & Ho 2022, appendix D, for v.
         """
+        check_same_shape(eps, x_start, "noise", "images")
         a, b = (self.coefficient(name, t, x_start) for name in ("sqrt_alpha_bar", "sqrt_one_minus_alpha_bar"))
         return Prediction(x_start, eps, a * eps - b * x_start)  # (10.13)
 
@@ -138,10 +150,12 @@ class GaussianDiffusion(Process):
             t: indices, (B,).
 
         Raises:
-            ValueError: the output has other channels.
+            ValueError: the output has other channels, or another shape.
 
         Source: Nichol & Dhariwal 2021, equation 15, for the variance.
         """
+        if output.ndim != x_t.ndim:
+            check_same_shape(output, x_t)
         heads = 2 if self.learn_sigma else 1
         if output.shape[1] != heads * x_t.shape[1]:
             raise ValueError(
@@ -175,6 +189,7 @@ class GaussianDiffusion(Process):
         if variance is None:
             variance = "learned" if self.learn_sigma else "beta"
         if variance == "learned" and prediction.log_variance is not None:
+            check_same_shape(prediction.log_variance, x_t, "log variance")
             return prediction.log_variance
         if variance not in ("beta", "posterior"):
             raise ValueError(
@@ -219,7 +234,12 @@ class GaussianDiffusion(Process):
         return low + fraction.nan_to_num(nan=1.0).clamp(0, 1)  # ∞ of ∞ is the last level
 
     def sigmas_of(self, timesteps: Tensor, x: Tensor) -> Tensor:
-        """Noise levels σ of timesteps (B,), shaped to multiply `x`: (B, 1, …, 1). The inverse of `timesteps_of`."""
+        """Noise levels σ of timesteps (B,), shaped to multiply `x`: (B, 1, …, 1). The inverse of `timesteps_of`.
+
+        Raises:
+            ValueError: timesteps of another shape.
+        """
+        check_each(timesteps, x, "timesteps")
         table = self.training.table("sigmas", x.dtype, x.device)
         whole = timesteps.long()
         low, high = (table[index.clamp(0, len(table) - 1)] for index in (whole, whole + 1))

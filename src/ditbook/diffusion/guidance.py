@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ditbook import rng
 from ditbook.diffusion.gaussian import GaussianDiffusion
-from ditbook.diffusion.process import Model
+from ditbook.diffusion.process import Model, check_each, check_fits
 
 Scale = float | Callable[[Tensor], Tensor]  # of guidance, for all timesteps or as a function (B,) → (B,) of them
 
@@ -40,7 +40,7 @@ def drop_condition(
         generator: gives one uniform number for each sample.
 
     Raises:
-        ValueError: other names in `null` than in `condition`.
+        ValueError: other names in `null` than in `condition`, or shapes that do not fit.
 
     Source: Ho & Salimans 2022, algorithm 1.
     """
@@ -48,6 +48,10 @@ def drop_condition(
     if not condition:
         return {}
     first = next(iter(condition.values()))
+    for name, value in condition.items():
+        if value.ndim == 0 or len(value) != len(first):
+            raise ValueError(f"condition {name!r} of shape {tuple(value.shape)} for {len(first)} samples")
+        check_fits(null[name], value, f"null condition {name!r}")
     dropped = rng.rand((len(first),), generator, first.device) < p  # (B,)
     return {
         name: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[name], value)
@@ -66,7 +70,9 @@ class _Extrapolation:
     def _scale(self, t: Tensor, like: Tensor) -> float | Tensor:
         if not callable(self.guidance_scale):
             return self.guidance_scale
-        return self.guidance_scale(t).to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+        scale = self.guidance_scale(t)
+        check_each(scale, like, "guidance scales")
+        return scale.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
     def _rescaled(self, guided: Tensor, better: Tensor) -> Tensor:
         if not self.rescale:
@@ -114,10 +120,13 @@ class ClassifierFreeGuidance(_Extrapolation):
         """(B, C, …), (B,), conditions (B, …) → guided output, with one call of the model on a batch of 2·B.
 
         Raises:
-            ValueError: the conditions are not those that `null` names, or there is no null condition.
+            ValueError: the conditions are not those that `null` names, there is no null condition, or it does not fit.
         """
+        check_each(t, x, "timesteps")
         null = null_condition(self.model, condition) if self.null is None else self.null
         _same_names(condition, null)
+        for name, value in condition.items():
+            check_fits(null[name], value, f"null condition {name!r}")
         both = {name: torch.cat([value, null[name].expand_as(value)]) for name, value in condition.items()}
         conditional, unconditional = self.model(torch.cat([x, x]), torch.cat([t, t]), **both).chunk(2)
         n = x.shape[1] if self.channels is None else self.channels
@@ -198,13 +207,18 @@ class ClassifierGuidance:
         self.model, self.classifier, self.diffusion, self.scale = model, classifier, diffusion, scale
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor, **condition: Tensor) -> Tensor:
-        """(B, C, …), (B,), labels (B,) → guided output, a variance head's part of it unchanged."""
+        """(B, C, …), (B,), labels (B,) → guided output, a variance head's part of it unchanged.
+
+        Raises:
+            ValueError: not one timestep and one label for each image.
+        """
         output, n = self.model(x, t, y=y, **condition), x.shape[1]
         moved = output[:, :n] + self._factor(t, x) * self.scale * self.gradient(x, t, y)
         return torch.cat([moved, output[:, n:]], dim=1)
 
     def gradient(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """∇ log p(y|x), of the shape of `x`."""
+        """∇ log p(y|x), of the shape of `x`; raises ValueError where there is not one label for each image."""
+        check_each(y, x, "labels")
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             log_p = self.classifier(x, t).log_softmax(dim=1).gather(1, y[:, None]).sum()

@@ -34,8 +34,14 @@ class WienerFilter:
         self.values, self.vectors = torch.linalg.eigh(covariance)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """Predict x₀ (B, …) from `x` (B, …), D numbers each, at training timesteps `t` (B,)."""
+        """Predict x₀ (B, …) from `x` (B, …), D numbers each, at training timesteps `t` (B,).
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
         flat = x.flatten(1)  # (B, D)
+        if flat.shape[1] != len(self.mean):
+            raise ValueError(f"images of {flat.shape[1]} numbers; this filter takes {len(self.mean)}")
         sigma = self.diffusion.sigmas_of(t, flat)  # (B, 1)
         a = 1 / (1 + sigma**2).sqrt()
         gain = a * self.values / (1 + a**2 * (self.values - 1))  # (B, D): a λ / (a² λ + b²)

@@ -84,11 +84,15 @@ class Process(ABC):
                 checked for indices on the CPU; elsewhere the check would make the accelerator wait.
         """
         check_floating(x)
-        if t.shape != x.shape[:1]:
-            raise ValueError(f"timesteps of shape {tuple(t.shape)} for {len(x)} samples; expected ({len(x)},)")
+        check_each(t, x, "timesteps")
+        self._check_range(t)
+        return self.table(name, x.dtype, x.device)[t].view(-1, *[1] * (x.ndim - 1))
+
+    def _check_range(self, t: Tensor) -> None:
+        if t.is_floating_point() or t.ndim != 1:
+            raise ValueError(f"timesteps of shape {tuple(t.shape)} and type {t.dtype}; expected whole numbers (B,)")
         if t.device.type == "cpu" and t.numel() and not 0 <= int(t.min()) <= int(t.max()) < self.num_steps:
             raise ValueError(f"timestep out of range: {t.tolist()} must lie in 0 to {self.num_steps - 1}")
-        return self.table(name, x.dtype, x.device)[t].view(-1, *[1] * (x.ndim - 1))
 
     def table(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
         """The table `name`, cast first (not every device has float64) and moved once."""
@@ -98,8 +102,19 @@ class Process(ABC):
         return self._cast[key]
 
     def training_timesteps(self, t: Tensor) -> Tensor:
-        """The timesteps of the training process that the indices `t` (B,) stand for, which the model takes."""
+        """The timesteps of the training process that the indices `t` (B,) stand for, which the model takes.
+
+        Raises:
+            ValueError: as for `coefficient`.
+        """
+        self._check_range(t)
         return self.table("timesteps", self.timesteps.dtype, t.device)[t]
+
+
+def check_each(values: Tensor, x: Tensor, what: str) -> None:
+    """Raise ValueError unless there is one value for each sample of `x` (B, …): (B,)."""
+    if values.shape != x.shape[:1]:
+        raise ValueError(f"{what} of shape {tuple(values.shape)} for {len(x)} samples; expected ({len(x)},)")
 
 
 def known(predicts: Parameterization) -> Parameterization:
@@ -113,6 +128,7 @@ def known(predicts: Parameterization) -> Parameterization:
     return predicts
 
 
+<<<<<<< HEAD
 def check_floating(x: Tensor) -> None:
     """Refuse images of whole numbers, as uint8, to whose type the coefficients would be rounded."""
     if not x.is_floating_point():
@@ -126,3 +142,16 @@ def check_same_shape(value: Tensor, x_t: Tensor) -> None:
     """Refuse a prediction that is not of the shape of its noisy image."""
     if value.shape != x_t.shape:
         raise ValueError(f"prediction {tuple(value.shape)} and noisy image {tuple(x_t.shape)} differ in shape")
+=======
+def check_same_shape(value: Tensor, other: Tensor, what: str = "prediction", of: str = "noisy image") -> None:
+    """Refuse what is not of the shape of another tensor: neither is broadcast."""
+    if value.shape != other.shape:
+        raise ValueError(f"{what} {tuple(value.shape)} and {of} {tuple(other.shape)} differ in shape")
+
+
+def check_fits(value: Tensor, x: Tensor, what: str) -> None:
+    """Refuse what cannot be broadcast to the shape of `x` (B, …)."""
+    sizes = zip(reversed(value.shape), reversed(x.shape), strict=False)
+    if value.ndim > x.ndim or any(size not in (1, wanted) for size, wanted in sizes):
+        raise ValueError(f"{what} of shape {tuple(value.shape)} cannot be broadcast to {tuple(x.shape)}")
+>>>>>>> keys

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ditbook.layers.checks import check_pairs
+
 # Any nesting of dictionaries, lists and tuples of tensors with the batch first, and of objects with `select(rows)`,
 # such as a KV cache.
 State = Any
@@ -44,5 +46,9 @@ class EncoderDecoder(Autoregressive):
 
         Returns:
             Logits, (B, T, V).
+
+        Raises:
+            ValueError: not one target for each source.
         """
+        check_pairs(source, target)
         return self.decode(target, self.start(source))[0]

@@ -29,11 +29,13 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> T
         (B, width): cos(t ω_k) then sin(t ω_k), with ω_k = max_period^(−k / (width/2)).
 
     Raises:
-        ValueError: `width` is odd.
+        ValueError: `width` is odd, or the timesteps are no list.
 
     Source: Ho et al. 2020 (appendix B), in the order of channels that DiT uses.
     """
     half = _half(width, "timestep_embedding")
+    if t.ndim != 1:
+        raise ValueError(f"timesteps of shape {tuple(t.shape)}; expected one for each image: (B,)")
     k = torch.arange(half, dtype=torch.float32, device=t.device)
     omega = torch.exp(-math.log(max_period) * k / half)
     angle = t[:, None].float() * omega  # (B, width/2)
@@ -116,9 +118,12 @@ class LabelEmbedding(nn.Module):
         """Embed labels: (B,) → (B, width).
 
         Raises:
-            ValueError: a label is negative or larger than the null class. Checked for labels on the CPU outside
-                compilation; elsewhere the check would make the device wait, and the table's own index error stands.
+            ValueError: labels are no list of whole numbers, or one is negative or larger than the null class. The range
+                is checked for labels on the CPU outside compilation; elsewhere the check would make the device wait,
+                and the table's own index error stands.
         """
+        if y.ndim != 1 or y.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"labels of shape {tuple(y.shape)} and type {y.dtype}; expected whole numbers, int64 (B,)")
         if not torch.compiler.is_compiling() and y.device.type == "cpu" and y.numel():
             low, high = int(y.min()), int(y.max())
             if low < 0 or high > self.null:

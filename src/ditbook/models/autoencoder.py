@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditbook import rng
-from ditbook.layers.checks import check_floating, check_multiple, check_positive
+from ditbook.layers.checks import check_floating, check_multiple, check_number, check_positive, check_widths
 from ditbook.layers.conv import Downsample, ResidualBlock, SpatialAttention, Upsample
 
 EPS = 1e-6  # of every norm
@@ -39,14 +39,11 @@ class AutoencoderConfig:
     scale: float = 0.18215  # makes latents of standard deviation one, for diffusion
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
         check_positive(self, "channels", "patch", "latent_channels", "blocks", "groups")
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths {self.widths} must be positive, one for each level, one level at least")
+        check_widths(self, "widths")
         for width in self.widths:
             check_multiple("widths:", width, "groups", self.groups)
-        if not self.scale > 0:
-            raise ValueError(f"scale {self.scale} must be positive")
+        check_number(self, "scale", above=True)
 
     @property
     def factor(self) -> int:

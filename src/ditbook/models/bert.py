@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ditbook.layers.attention import attention_map, causal_mask, padding_mask
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_positive
+from ditbook.layers.checks import check_multiple, check_positive, check_truth, check_whole
 from ditbook.layers.complexity import Complexity
 
 EPS = 1e-12  # of every LayerNorm
@@ -50,8 +50,8 @@ class BERTConfig:
     def __post_init__(self) -> None:
         check_positive(self, "vocabulary", "positions", "segments", "width", "depth", "heads")
         check_multiple("width", self.width, "heads", self.heads)
-        if not 0 <= self.pad < self.vocabulary:
-            raise ValueError(f"pad {self.pad} must be a token of the vocabulary, 0 to {self.vocabulary - 1}")
+        check_whole("pad", self.pad, 0, self.vocabulary - 1)
+        check_truth(self, "causal")
 
     @classmethod
     def from_name(cls, name: str, **changes: Any) -> "BERTConfig":

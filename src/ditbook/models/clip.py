@@ -121,12 +121,14 @@ class CLIP(nn.Module):
             end: where the end token stands, (B,); by default at the largest number, as in OpenAI's vocabulary.
 
         Raises:
-            ValueError: a text is longer than the context.
+            ValueError: a text is longer than the context, or not one end for each text.
         """
         length = tokens.shape[1]
         if length > self.config.context:
             raise ValueError(f"texts of {length} tokens are longer than the context of {self.config.context}")
         end = tokens.argmax(dim=1) if end is None else end
+        if end.shape != tokens.shape[:1]:
+            raise ValueError(f"ends of shape {tuple(end.shape)} for {len(tokens)} texts; one for each is needed")
         x, mask = self.embed(tokens) + self.text_positions[:length], causal_mask(length, tokens.device)
         for layer in self.text_layers:
             x = layer(x, mask)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ditbook.layers.attention import KVCache, causal_mask
 from ditbook.layers.autoregressive import Autoregressive, State
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_positive
+from ditbook.layers.checks import check_multiple, check_number, check_positive
 
 EPS = 1e-5  # of every LayerNorm
 PAD, BOS = 0, 1  # words that fill up a text, and that begin it
@@ -33,7 +33,7 @@ class DALLEConfig:
     attends to all before it.
 
     Raises:
-        ValueError: a size that is not positive, or a width that is not divisible by the heads.
+        ValueError: a size or `std` that is not positive, or a width that is not divisible by the heads.
     """
 
     words: int = 16384  # of the text, padding and begin included
@@ -48,6 +48,7 @@ class DALLEConfig:
     def __post_init__(self) -> None:
         check_positive(self, "words", "codes", "text", "grid", "width", "depth", "heads")
         check_multiple("width", self.width, "heads", self.heads)
+        check_number(self, "std", above=True)
 
     @property
     def vocabulary(self) -> int:

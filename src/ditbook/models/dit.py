@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from ditbook.layers.adaln import AdaLNBlock, AdaLNZeroBlock, FinalLayer
 from ditbook.layers.attention import CrossAttention, SelfAttention
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_per_image, check_positive
+from ditbook.layers.checks import (
+    check_choice,
+    check_multiple,
+    check_number,
+    check_per_image,
+    check_positive,
+    check_truth,
+)
 from ditbook.layers.complexity import Complexity
 from ditbook.layers.embeddings import FREQUENCY_WIDTH, LabelEmbedding, TimestepEmbedding, sincos_2d
 from ditbook.layers.mlp import MLP
@@ -65,14 +72,13 @@ class DiTConfig:
     block: str = "adaLN-Zero"  # one of `BLOCKS`
 
     def __post_init__(self) -> None:
-        if self.block not in BLOCKS:
-            raise ValueError(f"no block {self.block!r}; there are {', '.join(BLOCKS)}")
+        check_choice(self, "block", BLOCKS)
         check_positive(self, "size", "channels", "patch", "width", "depth", "heads", "num_classes")
         check_multiple("size", self.size, "patch", self.patch)
         check_multiple("width", self.width, "heads", self.heads)
         check_multiple("width", self.width, "sines and cosines of two axes:", 4)
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"label_dropout {self.label_dropout} must be a fraction, 0 to 1")
+        check_number(self, "label_dropout", high=1)
+        check_truth(self, "learn_sigma")
 
     @classmethod
     def from_name(cls, name: str, **changes: Any) -> "DiTConfig":

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ditbook.layers.checks import check_floating, check_multiple, check_positive
+from ditbook.layers.checks import check_floating, check_multiple, check_number, check_positive
 from ditbook.layers.logit_laplace import from_unit, logit_laplace, to_unit
 from ditbook.layers.quantize import VectorQuantizer, gumbel_softmax, one_hot
 
@@ -25,7 +25,7 @@ class DVAEConfig:
     """A discrete autoencoder. The defaults are DALL·E's.
 
     Raises:
-        ValueError: a size that is not positive, or a width that four does not divide.
+        ValueError: a size or gain that is not positive, or a width that four does not divide.
     """
 
     channels: int = 3  # C
@@ -42,6 +42,8 @@ class DVAEConfig:
         check_multiple("width", self.width, "the narrowing of a block:", 4)
         if self.code_width is not None:
             check_positive(self, "code_width")
+        if self.gain is not None:
+            check_number(self, "gain", above=True)
 
     @property
     def factor(self) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ditbook.layers.attention import KVCache, attention_map, causal_mask
 from ditbook.layers.autoregressive import Autoregressive, State
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_positive
+from ditbook.layers.checks import check_multiple, check_number, check_positive, check_truth
 from ditbook.layers.complexity import Complexity
 
 EPS = 1e-5  # of every LayerNorm
@@ -54,8 +54,8 @@ class GPTConfig:
     def __post_init__(self) -> None:
         check_positive(self, "vocabulary", "longest", "width", "depth", "heads")
         check_multiple("width", self.width, "heads", self.heads)
-        if self.std <= 0:
-            raise ValueError(f"std {self.std} must be positive")
+        check_number(self, "std", above=True)
+        check_truth(self, "pre_norm")
 
     @classmethod
     def from_name(cls, name: str, **changes: Any) -> "GPTConfig":
@@ -144,9 +144,10 @@ class GPT(Autoregressive):
             mask: (B, T), True for tokens, False for padding; not needed for padding on the right.
 
         Raises:
-            ValueError: the text is longer than the table of positions.
+            ValueError: the text is longer than the table of positions, or the mask has another shape.
         """
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        _check_mask(mask, tokens)
         x, attended = self.embed(tokens, mask), attended_mask(mask, tokens.shape[1])
         for layer in self.layers:
             x = layer(x, attended)  # (5.3)
@@ -169,8 +170,12 @@ class GPT(Autoregressive):
         Args:
             tokens: (B, T), padded on the left.
             mask: (B, T), True for tokens, False for padding.
+
+        Raises:
+            ValueError: as for `encode`.
         """
         mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        _check_mask(mask, tokens)
         state = {"mask": mask[:, :0], "caches": [KVCache() for _ in self.layers]}
         return self.read(tokens, state, mask)[1]
 
@@ -199,6 +204,11 @@ class GPT(Autoregressive):
             maps.append(attention_map(layer.attention, layer.norms[0](x) if layer.pre_norm else x, attended))
             x = layer(x, attended)
         return torch.stack(maps, dim=1)
+
+
+def _check_mask(mask: Tensor, tokens: Tensor) -> None:
+    if mask.shape != tokens.shape:
+        raise ValueError(f"a mask of shape {tuple(mask.shape)} for tokens {tuple(tokens.shape)}; one each is needed")
 
 
 def attended_mask(mask: Tensor, queries: int) -> Tensor:

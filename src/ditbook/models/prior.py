@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ditbook.layers.attention import KVCache, causal_mask
 from ditbook.layers.autoregressive import Autoregressive, State
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_per_image, check_positive
+from ditbook.layers.checks import check_multiple, check_per_image, check_positive, check_rows, check_whole
 from ditbook.layers.components import QuantizedComponents
 from ditbook.layers.directions import scaled
 from ditbook.layers.embeddings import TimestepEmbedding
@@ -47,12 +47,17 @@ class AutoregressivePriorConfig(DiffusionPriorConfig):
     """The same, and how an image's vector becomes tokens. The defaults are the paper's.
 
     Raises:
-        ValueError: as for the base, or more components than the width of CLIP's space.
+        ValueError: as for the base, more components than the width of CLIP's space, or fewer than two values.
     """
 
     components: int = 319  # K
     values: int = 1024  # V
     dots: int = 64  # intervals of the similarity of image and caption; the paper gives no number
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("components", self.components, 1, self.joint)
+        check_whole("values", self.values, 2)
 
 
 class CaptionEmbedding(nn.Module):
@@ -73,8 +78,9 @@ def padded(tokens: Tensor, length: int) -> Tensor:
     """Captions filled up with padding on the right: (B, T) → (B, length).
 
     Raises:
-        ValueError: they are longer.
+        ValueError: they are longer, or no rows.
     """
+    check_rows(tokens, len(tokens), None, "captions")
     if tokens.shape[1] > length:
         raise ValueError(f"captions of {tokens.shape[1]} tokens are longer than the context of {length}")
     return F.pad(tokens, (0, length - tokens.shape[1]), value=PAD)
@@ -130,9 +136,12 @@ class DiffusionPrior(nn.Module):
             (B, J), scaled.
 
         Raises:
-            ValueError: a caption is longer than the context, or not one timestep for each vector.
+            ValueError: a caption is longer than the context, or not one timestep, caption and vector for each vector.
         """
         check_per_image(t, len(x), "timesteps")
+        check_rows(x, len(x), self.config.joint, "noisy vectors")
+        check_rows(tokens, len(x), None, "captions")
+        check_rows(text, len(x), self.config.joint, "vectors of captions")
         tokens = padded(tokens, self.config.context)
         rest = [self.time(t), self.image(x), self.query.expand(len(x), -1)]
         h = torch.cat([self.caption(tokens, scaled(text)), torch.stack(rest, dim=1)], dim=1)  # (B, T + 4, D)  # (14.6)
@@ -188,9 +197,11 @@ class AutoregressivePrior(Autoregressive):
             Logits of the code after each of these, (B, k, V).
 
         Raises:
-            ValueError: a caption is longer than the context.
+            ValueError: a caption is longer than the context, or not one vector and one list of codes for each caption.
         """
         tokens = padded(tokens, self.config.context)
+        check_rows(text, len(tokens), self.config.joint, "vectors of captions")
+        check_rows(codes, len(tokens), None, "codes")
         h, mask = self.prefix(tokens, text), caption_mask(tokens, after=1 + codes.shape[1])
         h = torch.cat([h, self.embed_codes(codes, 0)], dim=1)  # (B, T + 1 + k, D)
         for layer in self.layers:
@@ -215,6 +226,7 @@ class AutoregressivePrior(Autoregressive):
         if text is None:
             raise ValueError("the prior needs CLIP's vector of each caption: start(tokens, text)")
         tokens = padded(tokens, self.config.context)
+        check_rows(text, len(tokens), self.config.joint, "vectors of captions")
         state = {"real": F.pad(tokens != PAD, (0, 1), value=True), "caches": [KVCache() for _ in self.layers]}
         self._read(self.prefix(tokens, text), state)
         return state

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ditbook.layers.autoregressive import Autoregressive
+from ditbook.layers.checks import check_choice, check_positive
 from ditbook.layers.recurrent import LAYERS, Hidden, Recurrent
 
 
@@ -27,11 +28,8 @@ class LanguageModelConfig:
     kind: str = "lstm"  # one of ditbook.layers.recurrent.LAYERS
 
     def __post_init__(self) -> None:
-        if self.kind not in LAYERS:
-            raise ValueError(f"no kind of layer {self.kind!r}; there are {', '.join(LAYERS)}")
-        for name in ("vocabulary", "width", "hidden", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_choice(self, "kind", LAYERS, "kind of layer")
+        check_positive(self, "vocabulary", "width", "hidden", "layers")
 
 
 class LanguageModel(Autoregressive):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ditbook.layers.autoregressive import EncoderDecoder, State
+from ditbook.layers.checks import check_choice, check_positive, check_whole
 from ditbook.layers.recurrent import GRU
 
 KINDS = ("none", "additive", "dot")
@@ -29,13 +30,9 @@ class Seq2SeqConfig:
     pad: int = 0  # the token of the source that is padding
 
     def __post_init__(self) -> None:
-        if self.attention not in KINDS:
-            raise ValueError(f"no kind of attention {self.attention!r}; there are {', '.join(KINDS)}")
-        for name in ("source", "target", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.pad < self.source:
-            raise ValueError(f"pad must be a token of the source, from 0 to {self.source - 1}, not {self.pad}")
+        check_choice(self, "attention", KINDS, "kind of attention")
+        check_positive(self, "source", "target", "width")
+        check_whole("pad", self.pad, 0, self.source - 1)
 
 
 class Attention(nn.Module):

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from ditbook.layers.adaln import FinalLayer
 from ditbook.layers.attention import CrossAttention, SelfAttention, padding_mask
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_per_image, check_positive
+from ditbook.layers.checks import (
+    check_choice,
+    check_multiple,
+    check_number,
+    check_per_image,
+    check_positive,
+    check_whole,
+)
 from ditbook.layers.embeddings import LabelEmbedding, TimestepEmbedding, sincos_2d
 from ditbook.layers.mlp import MLP
 from ditbook.layers.modulation import layer_norm, modulate
@@ -51,18 +58,15 @@ class TextDiTConfig:
     block: str = "cross-attention"  # one of `BLOCKS`
 
     def __post_init__(self) -> None:
-        if self.block not in BLOCKS:
-            raise ValueError(f"no block {self.block!r}; there are {', '.join(BLOCKS)}")
+        check_choice(self, "block", BLOCKS)
         check_positive(self, "size", "channels", "patch", "width", "depth", "heads", "vocabulary", "context")
         check_positive(self, "text_width", "text_depth")
         check_multiple("size", self.size, "patch", self.patch)
         check_multiple("width", self.width, "heads", self.heads)
         check_multiple("width", self.width, "sines and cosines of two axes:", 4)
         check_multiple("text_width", self.text_width, "heads", self.heads)
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes {self.num_classes} must not be negative")
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout {self.dropout} must be a fraction, 0 to 1")
+        check_whole("num_classes", self.num_classes, 0)
+        check_number(self, "dropout", high=1)
 
     @property
     def tokens(self) -> int:
@@ -237,11 +241,13 @@ class TextDiT(nn.Module):
         """Timesteps (B,), texts as one vector each (B, D), and classes (B,) → the condition after SiLU, (B, D).
 
         Raises:
-            ValueError: classes are given to a model without them, or missing for one with them.
+            ValueError: classes are given to a model without them, missing for one with them, or not one for each image.
         """
         if (y is None) != (self.label_embed is None):
             has = "no classes: call it without y" if self.label_embed is None else "classes: call it with y"
             raise ValueError(f"this model has {has}")
+        if y is not None:
+            check_per_image(y, len(t), "labels")
         c = self.time_embed(t) + mean  # (19.2)
         return F.silu(c if y is None or self.label_embed is None else c + self.label_embed(y))
 

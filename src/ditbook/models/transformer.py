@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ditbook.layers.attention import KV, KVCache, causal_mask, padding_mask
 from ditbook.layers.autoregressive import Autoregressive, State
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_positive
+from ditbook.layers.checks import check_multiple, check_pairs, check_positive, check_truth, check_whole
 from ditbook.layers.embeddings import sincos_1d
 
 
@@ -44,8 +44,8 @@ class TransformerConfig:
         check_multiple("width", self.width, "heads", self.heads)
         if self.width % 2:
             raise ValueError(f"width {self.width} must be even: half sines, half cosines")
-        if not 0 <= self.pad < self.source:
-            raise ValueError(f"pad {self.pad} must be a token of the source vocabulary, 0 to {self.source - 1}")
+        check_whole("pad", self.pad, 0, self.source - 1)
+        check_truth(self, "pre_norm")
 
 
 class Transformer(Autoregressive):
@@ -130,8 +130,9 @@ class Transformer(Autoregressive):
             Logits, (B, T, V).
 
         Raises:
-            ValueError: a sentence is longer than the table of positions.
+            ValueError: a sentence is longer than the table of positions, or not one target for each source.
         """
+        check_pairs(source, target)
         memory, mask = self.encode(source)
         x, causal = self.embed(self.embed_target, target), causal_mask(target.shape[1], target.device)
         for layer, kv in zip(self.decoder, memory, strict=True):

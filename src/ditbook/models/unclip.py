@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditbook.layers.adaln import AdaLNZeroBlock, FinalLayer
-from ditbook.layers.checks import check_multiple, check_per_image, check_positive
+from ditbook.layers.checks import check_multiple, check_number, check_per_image, check_positive, check_rows
 from ditbook.layers.directions import scaled
 from ditbook.layers.embeddings import TimestepEmbedding, sincos_2d
 from ditbook.layers.patches import PatchEmbed, unpatchify
@@ -42,8 +42,7 @@ class UnCLIPDecoderConfig:
         check_multiple("size", self.size, "patch", self.patch)
         check_multiple("width", self.width, "heads", self.heads)
         check_multiple("width", self.width, "sines and cosines of two axes:", 4)
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout {self.dropout} must be a fraction, 0 to 1")
+        check_number(self, "dropout", high=1)
 
 
 class UnCLIPDecoder(nn.Module):
@@ -98,8 +97,7 @@ class UnCLIPDecoder(nn.Module):
             ValueError: wrong shapes, or images of whole numbers.
         """
         check_per_image(t, len(x), "timesteps")
-        if embedding.shape != (len(x), self.config.joint):
-            raise ValueError(f"vectors of shape {tuple(embedding.shape)}; expected ({len(x)}, {self.config.joint})")
+        check_rows(embedding, len(x), self.config.joint, "vectors")
         z = scaled(embedding)
         c = F.silu(self.time_embed(t) + self.vector(z))  # (B, D)  # (14.3)
         extra = self.extra(z).unflatten(1, (self.config.extra, -1))  # (B, E, D)

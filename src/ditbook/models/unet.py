@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditbook.layers.checks import check_images, check_multiple, check_per_image, check_positive
+from ditbook.layers.checks import check_images, check_multiple, check_per_image, check_positive, check_widths
 from ditbook.layers.conv import Downsample, ResidualBlock, SpatialAttention, Upsample
 from ditbook.layers.embeddings import TimestepEmbedding
 
@@ -37,10 +37,8 @@ class UNetConfig:
     heads: int = 4
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "multipliers", tuple(self.multipliers))
         check_positive(self, "size", "channels", "patch", "width", "blocks", "heads")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers {self.multipliers} must be positive, one for each level, one level at least")
+        check_widths(self, "multipliers")
         check_multiple("size", self.size, "patch", self.patch)
         halvings = 2 ** (len(self.multipliers) - 1)
         check_multiple("size", self.size, "the halvings of the levels:", self.patch * halvings)
@@ -169,6 +167,8 @@ class Upsampler(UNet):
         """
         check_images(x, self.config.channels, self.config.size)
         check_images(low, self.config.channels, self.config.low)
+        if len(low) != len(x):
+            raise ValueError(f"{len(low)} small images for {len(x)} noisy ones; one for each is needed")
         check_per_image(t, len(x), "timesteps")
         check_per_image(level, len(x), "levels")
         enlarged = F.interpolate(low, size=x.shape[2:], mode="bilinear")  # (B, C, S, S)

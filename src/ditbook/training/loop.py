@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from ditbook import rng
+from ditbook.layers.checks import check_types
 from ditbook.training.ema import EMA
 from ditbook.weights import checkpoint
 
@@ -43,13 +44,16 @@ class TrainConfig:
     seed: int = 0  # of batches and noise; the model is initialized by the caller
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.steps < 1 or self.batch_size < 1:
             raise ValueError(f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}")
-        if self.learning_rate <= 0 or self.warmup_steps < 0 or self.weight_decay < 0:
+        if not 0 < self.learning_rate < math.inf or self.warmup_steps < 0 or self.weight_decay < 0:
             given = f"{self.learning_rate}, {self.warmup_steps} and {self.weight_decay}"
             raise ValueError(f"learning_rate must be positive, warmup_steps and weight_decay not negative, got {given}")
         if self.decay not in DECAYS:
             raise ValueError(f"no decay {self.decay!r}; there are {' and '.join(DECAYS)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in 0 to 1, below 1, got {self.ema_decay}")
         if self.grad_clip is not None and self.grad_clip <= 0:
             raise ValueError(f"grad_clip must be positive or None, got {self.grad_clip}")
 

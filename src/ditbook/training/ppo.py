@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ditbook import rng
+from ditbook.layers.checks import check_types
 from ditbook.models.gpt import GPT, ActorCritic
 from ditbook.objectives import policy as objectives
 from ditbook.training import policies
@@ -44,6 +45,7 @@ class PPOConfig:
     ratio: bool = True  # without it the gradient is that of the texts of the first epoch, in all epochs
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.texts < 1 or self.minibatch < 1 or self.texts % self.minibatch or self.epochs < 1:
             given = f"{self.texts}, {self.minibatch} and {self.epochs}"
             raise ValueError(f"texts must be a multiple of minibatch, and all positive with epochs, got {given}")

@@ -111,15 +111,24 @@ def parse(name: str, table: Mapping[str, Any]) -> Recipe:
     """Check a recipe's table.
 
     Raises:
-        ValueError: a key is missing or unknown, or a value out of range; the message names the recipe and the key.
+        ValueError: a key is missing or unknown, or a value of another type or out of range, in the config of the model
+            too; the message names the recipe and the key.
     """
     missing = [key for key in KEYS if key not in table]
     if missing:
         raise ValueError(f"recipe {name} lacks {', '.join(missing)}")
+    for key in KEYS:
+        kind, words = (Mapping, "a table") if key in ("model", "training") else (str, "a text")
+        if not isinstance(table[key], kind):
+            raise ValueError(f"recipe {name}: {key} {table[key]!r} must be {words}")
     if table["task"] not in TASKS:
         raise ValueError(f"recipe {name} has the unknown task {table['task']!r}; there are {', '.join(TASKS)}")
     if table["dtype"] not in DTYPES:
         raise ValueError(f"recipe {name} has the unknown dtype {table['dtype']!r}; there are {', '.join(DTYPES)}")
+    try:
+        weights.configured(table["family"], table["model"])
+    except ValueError as error:
+        raise ValueError(f"recipe {name}, model: {error}") from error
     own = {key: value for key, value in table.items() if key not in KEYS}
     return Recipe(
         name=name,
@@ -228,5 +237,5 @@ def _filled(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ValueError(f"{where} has the unknown keys {', '.join(unknown)}; there are {', '.join(known)}")
     try:
         return cls(**values)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error

@@ -4,6 +4,7 @@
 every function takes the path of a file that ends in `.safetensors`, such as that command writes.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module, resources
@@ -55,7 +56,18 @@ def names() -> list[str]:
     return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
 
 
-def build(family: str, config: dict[str, Any]) -> nn.Module:
+def configured(family: str, config: Mapping[str, Any]) -> Any:
+    """The config of a model. Arguments and errors as for `build`."""
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise ValueError(f"no family of models {family!r}; there are {', '.join(FAMILIES)}")
+    module, name = FAMILIES[family]
+    try:
+        return getattr(import_module(module), f"{name}Config")(**config)
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be built from {config}: {error}") from error
+
+
+def build(family: str, config: Mapping[str, Any]) -> nn.Module:
     """A model with fresh parameters.
 
     Args:
@@ -65,14 +77,9 @@ def build(family: str, config: dict[str, Any]) -> nn.Module:
     Raises:
         ValueError: no such family, or the config has other fields or values that do not fit.
     """
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise ValueError(f"no family of models {family!r}; there are {', '.join(FAMILIES)}")
+    settings = configured(family, config)
     module, name = FAMILIES[family]
-    model, configure = (getattr(import_module(module), cls) for cls in (name, f"{name}Config"))
-    try:
-        return model(configure(**config))
-    except TypeError as error:
-        raise ValueError(f"{name} cannot be built from {config}: {error}") from error
+    return getattr(import_module(module), name)(settings)
 
 
 def metadata(name: str) -> dict[str, Any]:
@@ -89,16 +96,21 @@ def summary(name: str) -> Summary:
     """Size, metric and purpose of the weights `name`; the tensors are not read.
 
     Raises:
-        ValueError: as for `metadata`.
+        ValueError: as for `metadata`, or it lacks the metric or the description.
     """
     with _file(name) as path:
         about = checkpoint.metadata(path)
+        metric, description = about.get("metric"), about.get("description")
+        if not isinstance(metric, dict) or not all(type(number) in (int, float) for number in metric.values()):
+            raise ValueError(f"{path} has the metric {metric!r} in its metadata; it must be a table of numbers")
+        if not isinstance(description, str):
+            raise ValueError(f"{path} has the description {description!r} in its metadata; it must be a text")
         return Summary(
             name=name,
             bytes=path.stat().st_size,
             parameters=checkpoint.count(path),
-            metric=about["metric"],
-            description=about["description"],
+            metric=metric,
+            description=description,
         )
 
 

@@ -48,11 +48,11 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: no such file.
         ValueError: the file is truncated, not safetensors, not written by this package, or damaged.
     """
-    with _opened(path) as (file, header):
+    with _opened(path) as (file, header, about):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if _sum_of(tensors) != header.get("sha256"):
             raise ValueError(f"{path} is damaged: its tensors are not those that were written (SHA-256 differs)")
-        return tensors, json.loads(header["ditbook"])
+        return tensors, about
 
 
 def metadata(path: str | Path) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: as for `load`; damaged tensors are not noticed.
     """
-    with _opened(path) as (_, header):
-        return json.loads(header["ditbook"])
+    with _opened(path) as (_, _, about):
+        return about
 
 
 def count(path: str | Path) -> int:
@@ -71,13 +71,13 @@ def count(path: str | Path) -> int:
     Raises:
         FileNotFoundError, ValueError: as for `metadata`.
     """
-    with _opened(path) as (file, _):
+    with _opened(path) as (file, _, _):
         return sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())  # noqa: SIM118
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, str]]]:
-    """The open file and its header, whose metadata is as it was written."""
+def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, str], dict[str, Any]]]:
+    """The open file, its header, and in this the metadata, as they were written."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weight file at {path}")
     try:
@@ -87,9 +87,19 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, dict[str, str]]]:
                 raise ValueError(f"{path} was not written by ditbook: its metadata lacks format {FORMAT!r}")
             if _sum_of_text(header.get("ditbook", "")) != header.get("metadata sha256"):
                 raise ValueError(f"{path} is damaged: its metadata is not what was written (SHA-256 differs)")
-            yield file, header
+            yield file, header, _object(header["ditbook"], path)
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated or no safetensors file: {error}") from error
+
+
+def _object(text: str, path: str | Path) -> dict[str, Any]:
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} has metadata that is no JSON: {error}") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{path} has metadata that is no JSON object: a {type(about).__name__}")
+    return about
 
 
 def _sum_of_text(text: str) -> str:

@@ -4,12 +4,13 @@ A task is a frozen dataclass whose fields are the keys of its recipes. It moves 
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ditbook.layers.checks import check_types
 from ditbook.pipeline import Pipeline
 from ditbook.training.loop import Batch, Context, Data
 
@@ -17,10 +18,22 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Task(ABC, Generic[M]):
-    """Data, loss and metric of a kind of recipe, for models of type M."""
+    """Data, loss and metric of a kind of recipe, for models of type M.
+
+    Raises:
+        ValueError: a field is not of its type, or a number is negative; or 0, where it counts what is trained on.
+    """
 
     splits: ClassVar[bool] = True  # processes can share a batch: the loss is a mean over its rows and changes nothing
     anywhere: ClassVar[bool] = False  # `evaluate` works on the device of the model, and not on the CPU alone
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            least = int(field.type is int and field.default is MISSING and not field.name.endswith("_steps"))
+            if isinstance(value, int | float) and not isinstance(value, bool) and value < least:
+                raise ValueError(f"{field.name} {value!r} must be at least {least}")
 
     @abstractmethod
     def data(self) -> Batch:

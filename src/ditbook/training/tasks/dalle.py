@@ -45,9 +45,12 @@ class WriteImages(Task[DALLE]):
     tokens_of: str = "dvae"  # the weights of the discrete autoencoder
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "groups", tuple(self.groups))
         if self.images not in ("shapes", "emoji"):
             raise ValueError(f"images {self.images!r} must be 'shapes' or 'emoji'")
+        if self.images == "shapes" and self.layouts < 1:
+            raise ValueError(f"layouts {self.layouts} must be at least 1, for shapes")
 
     @cached_property
     def dvae(self) -> DVAE:

@@ -34,6 +34,7 @@ class Digits(Task[DiT | UNet]):
     dataset: str = "digits"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dataset not in DATASETS:
             raise ValueError(f"no dataset {self.dataset!r}; there are {' and '.join(DATASETS)}")
 
