@@ -128,7 +128,6 @@ def known(predicts: Parameterization) -> Parameterization:
     return predicts
 
 
-<<<<<<< HEAD
 def check_floating(x: Tensor) -> None:
     """Refuse images of whole numbers, as uint8, to whose type the coefficients would be rounded."""
     if not x.is_floating_point():
@@ -138,11 +137,6 @@ def check_floating(x: Tensor) -> None:
         )
 
 
-def check_same_shape(value: Tensor, x_t: Tensor) -> None:
-    """Refuse a prediction that is not of the shape of its noisy image."""
-    if value.shape != x_t.shape:
-        raise ValueError(f"prediction {tuple(value.shape)} and noisy image {tuple(x_t.shape)} differ in shape")
-=======
 def check_same_shape(value: Tensor, other: Tensor, what: str = "prediction", of: str = "noisy image") -> None:
     """Refuse what is not of the shape of another tensor: neither is broadcast."""
     if value.shape != other.shape:
@@ -154,4 +148,3 @@ def check_fits(value: Tensor, x: Tensor, what: str) -> None:
     sizes = zip(reversed(value.shape), reversed(x.shape), strict=False)
     if value.ndim > x.ndim or any(size not in (1, wanted) for size, wanted in sizes):
         raise ValueError(f"{what} of shape {tuple(value.shape)} cannot be broadcast to {tuple(x.shape)}")
->>>>>>> keys
