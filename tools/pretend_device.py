@@ -1,4 +1,4 @@
-"""Run chapters on a pretended accelerator: python tools/pretend_device.py NOTEBOOK ...
+"""Run chapters on a pretended accelerator: python tools/pretend_device.py NOTEBOOK[:LAST-CELL] ...
 
 Within `PretendDevice()` there is a device "pretend". Its tensors hold tensors of the CPU, which computes all results;
 what CUDA refuses is refused: tensors of two devices in one operation, a generator of the CPU, NumPy. So a chapter
@@ -12,7 +12,6 @@ import os
 import sys
 import time
 import traceback
-from pathlib import Path
 
 import torch
 from chapter import DEVICE_LINE, Chapter
@@ -162,8 +161,8 @@ def _on_cpu(leaf):
     return CPU if isinstance(leaf, torch.device) and leaf.type == NAME else leaf
 
 
-def run_chapter(path):
-    """Run the code cells of a notebook in its folder, with `device` set to the pretended one.
+def run_chapter(path, last):
+    """Run the code cells of a notebook, up to the last one if that is named, with `device` set to the pretended one.
 
     Raises:
         SystemExit: the notebook has no line that sets the device, or a cell fails, also by an assert.
@@ -180,12 +179,14 @@ def run_chapter(path):
             exec(compile(source, cell["id"], "exec"), names)
         except Exception:
             raise SystemExit(f"{path.stem}, cell {cell['id']}:\n{traceback.format_exc()}") from None
+        if cell["id"] == last:
+            break
 
 
 if __name__ == "__main__":
     os.environ |= {"MPLBACKEND": "agg", "TQDM_DISABLE": "1"}
-    for path in [find(name).resolve() for name in sys.argv[1:]]:
-        start = time.perf_counter()
+    for name, _, last in [argument.partition(":") for argument in sys.argv[1:]]:
+        path, start = find(name).resolve(), time.perf_counter()
         with PretendDevice():
-            run_chapter(Path(path))
+            run_chapter(path, last)
         print(f"{path.stem} runs on the pretended device: {time.perf_counter() - start:.0f} s", flush=True)

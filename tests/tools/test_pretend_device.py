@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from chapter import DEVICE_LINE
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 START = """
@@ -118,3 +120,23 @@ def test_it_computes_as_the_cpu_does(name, said):
 def test_it_refuses_what_cuda_refuses(name, said):
     code, message = FAILS[name]
     assert message in said[code]
+
+
+def run(name):
+    return subprocess.run([sys.executable, TOOLS / "pretend_device.py", name], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("part", ["05:ch05-26", "13:ch13-08"])
+def test_a_chapter_runs_there(part):
+    """Its beginning, in which one trains and the other samples; whole chapters take minutes."""
+    done = run(part)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_chapter_forgets_is_found(tmp_path):
+    cells = [f"import torch\nx = torch.zeros(1, 2)\n{DEVICE_LINE}", "torch.nn.Linear(2, 2).to(device)(x)"]
+    path = tmp_path / "01_small.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
+    done = run(str(path))
+    assert done.returncode == 1
+    assert "same device" in done.stderr
