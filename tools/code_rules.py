@@ -6,7 +6,7 @@ import json
 import re
 import tokenize
 
-from chapter import Chapter, Rule, name
+from chapter import DEVICE_LINE, Chapter, Rule, name
 from publish_address import address, first_cell
 
 COLUMNS = 88  # of a line of code: what the built page shows without scrolling
@@ -111,6 +111,12 @@ def first_cell_prepares_colab(chapter: Chapter) -> list[str]:
     return [] if chapter.code and chapter.code[0]["source"] == wanted else [f"the first code cell must read\n{wanted}"]
 
 
+def device_is_chosen_once(chapter: Chapter) -> list[str]:
+    """What trains or samples at a size where it matters is moved by it, so a chapter uses a GPU where there is one."""
+    count = sum(cell["source"].split("\n").count(DEVICE_LINE) for cell in chapter.code)
+    return [] if count == 1 else [f"the line {DEVICE_LINE} must stand in one cell, and stands in {count}"]
+
+
 RULES: tuple[Rule, ...] = (
     cells_were_run_in_order,
     outputs_hold_no_error_and_no_stderr,
@@ -121,4 +127,5 @@ RULES: tuple[Rule, ...] = (
     shown_numbers_are_held_to_a_band,
     every_cell_is_checked,
     first_cell_prepares_colab,
+    device_is_chosen_once,
 )

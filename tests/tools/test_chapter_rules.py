@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from chapter import Chapter
+from chapter import DEVICE_LINE, Chapter
 from chapter_rules import RULES
 from publish_address import address, first_cell
 
@@ -21,7 +21,7 @@ def good():
     """A notebook, as JSON, that keeps every rule."""
     prose = ["# 03 · A title", "word " * 1_600, "$$x \\tag{3.1}$$\n\nand\n\n$$y \\tag{3.2}$$", "[here](03_good.ipynb)"]
     prose += [f"**{kind} {i}.** Why?\n\n{FOLD}" for kind in ("Question", "Exercise") for i in (1, 2, 3)]
-    code = [first_cell(address()), "assert 1 + 1 == 2"] + ["x = 1; y = 2"] * 18
+    code = [first_cell(address()), f"{DEVICE_LINE}\nassert 1 + 1 == 2"] + ["x = 1; y = 2"] * 18
     cells = [{"cell_type": "markdown", "metadata": {}, "source": text} for text in prose]
     for count, text in enumerate(code, 1):
         cells.append({"cell_type": "code", "metadata": {}, "source": text, "execution_count": count, "outputs": []})
@@ -100,6 +100,8 @@ BREAKS = [
     ("every_cell_is_checked", tagged("nbval-skip")),
     ("every_cell_is_checked", tagged("raises-exception", source="assert False")),
     ("first_cell_prepares_colab", put(10, "source", "import importlib.util")),
+    ("device_is_chosen_once", put(11, "source", "assert 1 + 1 == 2")),
+    ("device_is_chosen_once", add(12, f"\n{DEVICE_LINE}")),
     ("title_is_numbered", put(0, "source", "# A title")),
     ("title_is_numbered", add(1, "\n\n# Another title")),
     ("quiz_and_exercises_have_folded_answers", put(4, "source", "**Question 1.** Why?")),

@@ -139,7 +139,7 @@ class WriteImages(Task[DALLE]):
 
     def captions(self, model: DALLE, codes: Tensor) -> list[str]:
         """The most probable captions of images (N, G²); that they begin with "a" tells them from questions."""
-        begin = torch.tensor([[tokenizer.BOS, *self.words.encode("a")]]).repeat(len(codes), 1)
+        begin = torch.tensor([[tokenizer.BOS, *self.words.encode("a")]], device=codes.device).repeat(len(codes), 1)
         return ["a" + self.words.decode(row) for row in say(model, codes, begin).tolist()]
 
     def right(self, model: DALLE, codes: Tensor, pairs: Sequence[tuple[str, str]]) -> list[bool]:
@@ -152,7 +152,7 @@ class WriteImages(Task[DALLE]):
         rows, written = [[tokenizer.BOS, *self.words.encode(question)] for question in asked], [""] * len(asked)
         for length in sorted({len(row) for row in rows}):
             which = [number for number, row in enumerate(rows) if len(row) == length]
-            begin = torch.tensor([rows[number] for number in which])
+            begin = torch.tensor([rows[number] for number in which], device=codes.device)
             for number, words in zip(which, say(model, codes[which], begin).tolist(), strict=True):
                 written[number] = self.words.decode(words).strip()
         return written

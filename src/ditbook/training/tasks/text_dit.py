@@ -203,6 +203,7 @@ def generate(
     config = model.config
     noise = rng.randn((len(tokens), config.channels, config.size, config.size), generator, like=model.pos_embed)
     guided = model if guidance == 1 else ClassifierFreeGuidance(model, guidance)
-    condition: dict[str, Any] = {"tokens": tokens} if y is None else {"tokens": tokens, "y": y}
+    given = {"tokens": tokens} if y is None else {"tokens": tokens, "y": y}
+    condition: dict[str, Any] = {name: rng.moved(tensor, noise.device) for name, tensor in given.items()}
     x = samplers.sample(guided, noise, diffusion.respace(steps), **condition)
     return autoencoder.from_latents(x).clamp(-1, 1)
