@@ -18,6 +18,11 @@ def test_the_numbers_are_those_of_torch(shape):
     assert torch.equal(rng.randint(10, shape, seeded(), cpu), torch.randint(10, shape, generator=seeded()))
 
 
+def test_noise_for_bytes_is_refused():
+    with pytest.raises(ValueError, match=r"noise for numbers of type torch.uint8; .* scale bytes by x / 127.5 - 1"):
+        rng.randn((2,), seeded(), torch.zeros(2, dtype=torch.uint8))
+
+
 def test_a_generator_on_the_cpu_serves_every_device():
     there = torch.device("meta")
     assert rng.randn((2, 3), seeded(), torch.zeros(1, dtype=torch.bfloat16, device=there)).device == there

@@ -10,7 +10,16 @@ Shape = tuple[int, ...] | torch.Size
 
 
 def randn(shape: Shape, generator: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal numbers of the given shape, of the type and on the device of `like` (a floating-point tensor)."""
+    """Standard normal numbers of the given shape, of the type and on the device of `like`.
+
+    Raises:
+        ValueError: `like` holds whole numbers.
+    """
+    if not like.is_floating_point():
+        raise ValueError(
+            f"noise for numbers of type {like.dtype}; expected floating-point ones, images in [-1, 1]: scale bytes by "
+            "x / 127.5 - 1"
+        )
     numbers = torch.empty(shape, dtype=like.dtype, device=generator.device).normal_(generator=generator)
     return moved(numbers, like.device)
 

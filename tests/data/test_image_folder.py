@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,6 @@ from ditbook.data import tensors, user_images
 def save(path: Path, grey: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (4, 4), grey).save(path)
-
-
-def describe(folder: Path, *rows: dict) -> None:
-    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def test_subfolders_are_classes(tmp_path):
@@ -86,60 +81,14 @@ def test_a_missing_folder_and_a_foreign_file_are_named(tmp_path):
         user_images.load(tmp_path / "a.png")
 
 
-class TestMetadata:
-    def test_text_becomes_the_caption_of_its_image(self, tmp_path):
-        for name in ("a", "b", "c"):
-            save(tmp_path / f"{name}.png", ord(name))
-        describe(tmp_path, *({"file_name": f"{name}.png", "text": f"É {name}", "source": 1} for name in "bca"))
-        dataset = user_images.load(tmp_path)
-        assert dataset.column_names == ["image", "caption"]
-        assert [(row["image"].getpixel((0, 0)), row["caption"]) for row in dataset] == [
-            (97, "É a"),
-            (98, "É b"),
-            (99, "É c"),
-        ]
+def test_what_is_hidden_is_passed_over(tmp_path):
+    for name in ("cat/a", "cat/.ipynb_checkpoints/a-checkpoint", "cat/._a"):
+        save(tmp_path / f"{name}.png", 1)
+    assert len(user_images.load(tmp_path)) == 1
 
-    def test_lists_of_captions_stay_lists(self, tmp_path):
-        for name in ("a", "b"):
-            save(tmp_path / f"{name}.png", 1)
-        describe(
-            tmp_path, {"file_name": "a.png", "sentences": ["one", "two"]}, {"file_name": "b.png", "sentences": "three"}
-        )
-        assert list(user_images.load(tmp_path)["caption"]) == [["one", "two"], ["three"]]
 
-    def test_labels_are_those_of_the_metadata_and_not_the_folders(self, tmp_path):
-        save(tmp_path / "train" / "part 1" / "a.png", 1)
-        save(tmp_path / "train" / "part 2" / "b.png", 2)
-        describe(
-            tmp_path / "train",
-            {"file_name": "part 1/a.png", "label": "owl"},
-            {"file_name": "part 2/b.png", "label": "cat"},
-        )
-        dataset = user_images.load(tmp_path)
-        assert dataset.features["label"].names == ["cat", "owl"]
-        assert list(dataset["label"]) == [1, 0]
-        describe(tmp_path / "train", {"file_name": "part 1/a.png"}, {"file_name": "part 2/b.png"})
-        assert user_images.load(tmp_path).column_names == ["image"]
-
-    def test_images_and_lines_must_match(self, tmp_path):
-        save(tmp_path / "a.png", 1)
-        save(tmp_path / "b.png", 1)
-        describe(tmp_path, {"file_name": "a.png", "text": "a"})
-        with pytest.raises(ValueError, match=r"b\.png has no line in metadata\.jsonl: describe all images or none"):
-            user_images.load(tmp_path)
-        describe(tmp_path, *({"file_name": f"{name}.png", "text": name} for name in "abc"))
-        with pytest.raises(ValueError, match=r"metadata\.jsonl describes .*c\.png, which is no image of the folder"):
-            user_images.load(tmp_path)
-
-    @pytest.mark.parametrize("line", ["{", '{"text": "a"}', "[]", '{"file_name": 3}'])
-    def test_a_bad_line_is_named(self, tmp_path, line):
-        save(tmp_path / "a.png", 1)
-        (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n\n' + line + "\n")
-        with pytest.raises(ValueError, match=r"metadata\.jsonl, line 3: expected JSON with a `file_name`"):
-            user_images.load(tmp_path)
-
-    def test_other_metadata_are_not_passed_over_in_silence(self, tmp_path):
-        save(tmp_path / "a.png", 1)
-        (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a\n")
-        with pytest.raises(ValueError, match=r"metadata\.csv is not read: write it as metadata\.jsonl"):
-            user_images.load(tmp_path)
+def test_a_folder_that_is_a_link_is_a_class(tmp_path):
+    save(tmp_path / "elsewhere" / "a.png", 1)
+    save(tmp_path / "data" / "cat" / "b.png", 2)
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
+    assert list(user_images.load(tmp_path / "data")["label"]) == [0, 1]

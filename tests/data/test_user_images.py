@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -100,12 +102,44 @@ class TestColumns:
         assert dataset.features["label"].names == ["cat", "owl"]
         assert tensors(dataset)["label"].tolist() == [1, 0, 1]
 
-    def test_words_of_a_stream_need_their_names_first(self, named):
-        stream = named(image=[1, 2], label=["owl", "cat"]).to_iterable_dataset()
-        with pytest.raises(ValueError, match=r"labels are words.*cast_column\(\"label\", ClassLabel\(names="):
-            user_images.standard_columns(stream)
-        stream = stream.cast_column("label", ClassLabel(names=["cat", "owl"]))
-        assert [row["label"] for row in user_images.standard_columns(stream)] == [1, 0]
+    @pytest.mark.parametrize("way", ["folder", "parquet", "known", "unknown"])
+    def test_words_of_a_stream_become_the_same_numbers(self, named, tmp_path, way):
+        words = ["owl", "cat", "owl"]
+        rows = named(image=[1, 2, 3], label=words)
+        if way == "folder":
+            for k, row in enumerate(rows):
+                row["image"].save(tmp_path / f"{k}.png")
+            lines = [f'{{"file_name": "{k}.png", "label": "{word}"}}\n' for k, word in enumerate(words)]
+            (tmp_path / "metadata.jsonl").write_text("".join(lines))
+            stream = user_images.load(tmp_path, streaming=True)
+        elif way == "parquet":
+            for k in (0, 1):
+                rows.select([0, 1] if k == 0 else [2]).to_parquet(tmp_path / f"{k}.parquet")
+            stream = user_images.load([tmp_path / "0.parquet", tmp_path / "1.parquet"], streaming=True)
+        else:
+            stream = (
+                rows.to_iterable_dataset() if way == "known" else IterableDataset.from_generator(lambda: iter(rows))
+            )
+            stream = user_images.standard_columns(stream)
+        assert stream.features["label"].names == ["cat", "owl"]
+        assert [row["label"] for row in stream] == [1, 0, 1]
+        prepared = user_images.prepare(stream, 4, "L")
+        assert prepared.features["label"].names == ["cat", "owl"]
+        assert sorted(next(batches(prepared, 3, torch.Generator()))["label"].tolist()) == [0, 1, 1]
+
+    @pytest.mark.parametrize("name", ["text", "prompt", "description", "sentences", "Caption", "TEXT"])
+    def test_captions_have_many_names(self, named, name):
+        assert user_images.standard_columns(named(image=[1], **{name: ["a cat"]}))["caption"] == ["a cat"]
+
+    def test_it_says_what_it_drops(self, named, caplog):
+        user_images.standard_columns(named(img=[1], caption=["a"], text=["b"], width=[2]))
+        user_images.standard_columns(named(image=[1], story=["a"]))
+        user_images.standard_columns(named(image=[1], label=[1], text=["a"]))
+        assert caplog.messages == [
+            "columns kept: `img`, `caption`; dropped: `text`, `width`",
+            "columns kept: `image`; dropped: `story`; a caption must be named caption, text, texts, captions, "
+            "sentence, sentences, prompt, prompts, description, descriptions, alt_text",
+        ]
 
     def test_captions_are_strings_or_lists_of_strings(self, named):
         rows = [["a cat", "an animal"], ["an owl"]]
@@ -185,6 +219,12 @@ class TestStream:
             np.testing.assert_array_equal(row["image"], other["image"])
             assert row["label"] == other["label"]
 
+    def test_a_large_folder_has_few_shards(self, mixed, monkeypatch):
+        monkeypatch.setattr(user_images, "SHARDS", 4)
+        stream = user_images.load(mixed, streaming=True)
+        assert stream.num_shards == 3
+        assert [row["label"] for row in stream] == [0, 0, 0, 1, 1, 1]
+
     def test_parquet_files_stream_what_they_load(self, named, tmp_path):
         for k in (0, 1):
             named(image=[10 * k + 1, 10 * k + 2], text=["a", "b"]).to_parquet(tmp_path / f"{k}.parquet")
@@ -200,6 +240,12 @@ class TestStream:
         with pytest.raises(ValueError, match=r"bad\.parquet is not a readable parquet file"):
             user_images.load(tmp_path / "bad.parquet", streaming=True)
 
+    def test_the_words_of_parquet_files_are_read_without_their_images(self, named, tmp_path, monkeypatch):
+        named(image=[1, 2], label=["owl", "cat"]).to_parquet(tmp_path / "a.parquet")
+        monkeypatch.delattr(IterableDataset, "__iter__")
+        stream = user_images.load(tmp_path / "a.parquet", streaming=True)
+        assert stream.features["label"].names == ["cat", "owl"]
+
     def test_a_stream_that_does_not_know_its_columns(self):
         def rows():
             for grey in range(5):
@@ -207,6 +253,24 @@ class TestStream:
 
         stream = user_images.prepare(IterableDataset.from_generator(rows), 2, "L")
         assert [(row["image"].size, row["caption"]) for row in stream] == [((2, 2), letter) for letter in "abcde"]
+
+    @pytest.mark.parametrize("source", ["folder", "parquet"])
+    def test_a_stream_sorted_by_class_is_mixed_in_its_first_batches(self, named, tmp_path, source):
+        """Of 3,000 images of three classes the 1,000 that come first are all of the first."""
+        labels = [k // 1000 for k in range(3000)]
+        if source == "folder":
+            pixel = io.BytesIO()
+            Picture.new("L", (1, 1)).save(pixel, "PNG")
+            for k, label in enumerate(labels):
+                (tmp_path / f"class {label}").mkdir(exist_ok=True)
+                (tmp_path / f"class {label}" / f"{k:04}.png").write_bytes(pixel.getvalue())
+            stream = user_images.load(tmp_path, streaming=True)
+        else:
+            named(image=[0] * 3000, label=labels).to_parquet(tmp_path / "all.parquet", batch_size=50)
+            stream = user_images.load(tmp_path / "all.parquet", streaming=True)
+        endless = batches(user_images.prepare(stream, 1, "L"), 60, torch.Generator().manual_seed(0))
+        found = torch.cat([next(endless)["label"] for _ in range(5)]).bincount(minlength=3)
+        assert found.min() > 60  # of 300; 100 of each are expected
 
     def test_a_prepared_stream_is_shuffled_and_cut_into_batches(self, mixed):
         stream = user_images.prepare(user_images.load(mixed, streaming=True), 8)

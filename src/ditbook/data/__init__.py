@@ -66,8 +66,9 @@ def batches(
 ) -> Iterator[dict[str, Any]]:
     """Batches of a dataset of any size, pass after pass without an end, each pass in another order.
 
-    A stream is shuffled among the 1,000 rows that are read next. The last rows of a pass, fewer than a batch, are left
-    out of it.
+    Of a stream the shards are shuffled, which are the files of a folder or the row groups of parquet files, see
+    `user_images.load`, and then the rows among the 1,000 that are read next. The last rows of a pass, fewer than a
+    batch, are left out of it.
 
     Args:
         dataset: images of one size and of one mode, L or RGB, as `user_images.prepare` makes them.

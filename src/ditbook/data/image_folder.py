@@ -1,18 +1,21 @@
-"""A folder of images as a dataset: subfolders are classes, and a `metadata.jsonl` beside the images describes them."""
+"""A folder of images as a dataset: subfolders are classes, and files beside the images describe them."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ditbook.data import metadata
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-METADATA = "metadata.jsonl"
+SAYING = (*metadata.CAPTIONS, ".csv", ".json", ".jsonl", ".parquet", ".tsv")  # files that may describe images
+logger = logging.getLogger(__name__)
 
 
 def split_folder(folder: Path, split: str) -> Path:
@@ -28,36 +31,48 @@ def split_folder(folder: Path, split: str) -> Path:
     raise ValueError(f"{folder} has no subfolder {split!r}, so it has no such split")
 
 
-def load(folder: Path, columns: Iterable[str], verify: bool) -> Dataset:
-    """Read the images of a folder, all with metadata or all without.
+def load(root: Path, split: str, verify: bool) -> Dataset:
+    """Read the images of a split of a folder.
 
-    Without, the name of the subfolder is the label. With, the columns are those of the metadata, as
-    `datasets.load_dataset("imagefolder")` reads it: a line of JSON for each image, whose `file_name` is relative to
-    the metadata file. Names of subfolders are then no labels.
+    Labels and captions come from metadata, if there are any: `metadata.jsonl`, a line of JSON for each image, or
+    `metadata.csv` or `metadata.parquet`, each anywhere in the folder of the split or directly in `root`. Each row has a
+    `file_name`, relative to its file, as for `datasets.load_dataset("imagefolder")`. Names of subfolders are then no
+    labels. Without metadata they are. Captions can also stand in text files beside the images, see `metadata.beside`.
+    All images are described, or none. Files and folders whose name begins with a dot are passed over.
 
     Args:
-        folder: where the images are, in subfolders of any depth.
-        columns: those of the metadata to keep.
+        root: the folder, or the one above the folders of the splits, see `split_folder`.
+        split: which part.
         verify: decode each image once, to find those that cannot be read.
 
     Returns:
-        A dataset with the column `image`, and `label` (`ClassLabel`) or those of the metadata.
+        A dataset with the column `image`, and `label` (`ClassLabel`, or as in the metadata) and `caption`, whichever
+        apply. Files that may describe images but were not used are logged.
 
     Raises:
         ValueError: no image, an image that cannot be read (its path is named), an empty subfolder, images beside
-            subfolders, or metadata that do not fit the images.
+            subfolders, or metadata or captions that cannot be read or do not fit the images (file and line are named).
     """
     from datasets import Dataset, Image
 
-    metadata = _metadata(folder)
-    if metadata:
-        paths = _images(folder.rglob("*"))
-        table: dict[str, Any] = _described(paths, metadata, columns)
-        features: dict[str, Any] = {}
+    folder = split_folder(root, split)
+    files = _files(folder)
+    above = [path for path in sorted(root.iterdir()) if path.is_file()] if folder != root else []
+    used = {path for path in (*above, *files) if path.name in metadata.READERS}
+    features: dict[str, Any] = {}
+    if used:
+        paths = _images(files)
+        table = _described(paths, sorted(used), root, folder)
     else:
-        paths, table, features = _classes(folder)
+        paths, table, features = _classes(folder, _images(files))
     if not paths:
         raise ValueError(f"{folder} is empty: it holds no image ({', '.join(SUFFIXES)}), nor do its subfolders")
+    captions, beside = metadata.beside(paths, set(files))
+    if captions and "caption" in table:
+        raise ValueError(f"{min(used)} and {min(beside)} both hold captions: remove one of the two kinds")
+    if captions:
+        table["caption"] = captions
+    _report([path for path in (*above, *files) if path.suffix.lower() in SAYING and path not in used | beside])
     for path in paths if verify else ():
         _verify(path)
     dataset = Dataset.from_dict({"image": [str(path) for path in paths], **table})
@@ -66,68 +81,65 @@ def load(folder: Path, columns: Iterable[str], verify: bool) -> Dataset:
     return dataset
 
 
-def _classes(folder: Path) -> tuple[list[Path], dict[str, list], dict[str, Any]]:
+def _classes(folder: Path, images: list[Path]) -> tuple[list[Path], dict[str, list], dict[str, Any]]:
     """The images of a folder without metadata, and their labels if it has subfolders."""
     from datasets import ClassLabel
 
     classes = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    loose = _images(folder.glob("*"))
     if not classes:
-        return loose, {}, {}
+        return images, {}, {}
+    loose = [path for path in images if path.parent == folder]
     if loose:
         raise ValueError(
             f"{folder} holds images ({loose[0].name}, …) beside subfolders ({classes[0].name}, …): "
             "put every image in the subfolder of its class, or none"
         )
-    groups = [_images(child.rglob("*")) for child in classes]
-    for child, group in zip(classes, groups, strict=True):
-        if not group:
+    number = {child.name: number for number, child in enumerate(classes)}
+    labels = [number[path.relative_to(folder).parts[0]] for path in images]
+    used = set(labels)
+    for child in classes:
+        if number[child.name] not in used:
             raise ValueError(f"{child} is empty: each subfolder is a class and must hold images")
-    labels = [number for number, group in enumerate(groups) for _ in group]
-    paths = [path for group in groups for path in group]
-    return paths, {"label": labels}, {"label": ClassLabel(names=[child.name for child in classes])}
+    return images, {"label": labels}, {"label": ClassLabel(names=[child.name for child in classes])}
 
 
-def _metadata(folder: Path) -> dict[Path, dict[str, Any]]:
-    """What the metadata files say of each image, by its path."""
-    for other in ("metadata.csv", "metadata.parquet"):
-        if found := next(folder.rglob(other), None):
-            raise ValueError(f"{found} is not read: write it as {METADATA}, one line of JSON for each image")
-    rows = {}
-    for file in sorted(folder.rglob(METADATA)):
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                rows[_normal(file.parent / row["file_name"])] = row
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{file}, line {number}: expected JSON with a `file_name`, found {line!r}") from error
-    return rows
-
-
-def _described(paths: list[Path], metadata: dict[Path, dict[str, Any]], columns: Iterable[str]) -> dict[str, list[Any]]:
-    """The columns of the metadata in the order of the images. Where one image has a list, all have."""
-    normal = [_normal(path) for path in paths]
+def _described(paths: list[Path], files: list[Path], root: Path, folder: Path) -> dict[str, list[Any]]:
+    """The columns of metadata files in the order of the images of the split's folder."""
+    rows = metadata.read(files)
+    root, folder, *normal = map(metadata.normal, (root, folder, *paths))
+    known = set(normal)
+    for path, row in rows.items():
+        other_split = path.is_relative_to(root) and not path.is_relative_to(folder) and path.is_file()
+        if path not in known and not other_split:
+            raise ValueError(f"{row.where}: the folder has no image {path}; `file_name` is relative to this file")
     for path in normal:
-        if path not in metadata:
-            raise ValueError(f"{path} has no line in {METADATA}: describe all images or none")
-    for path in metadata.keys() - set(normal):
-        raise ValueError(f"{METADATA} describes {path}, which is no image of the folder")
-    rows = [metadata[path] for path in normal]
-    table = {column: [row.get(column) for row in rows] for column in columns if any(column in row for row in rows)}
-    for column, values in table.items():
-        if any(isinstance(value, list) for value in values):
-            table[column] = [[value] if isinstance(value, str) else value for value in values]
-    return table
+        if path not in rows:
+            raise ValueError(f"{path} has no row in {', '.join(map(str, files))}: describe all images or none")
+    return metadata.table([rows[path] for path in normal])
 
 
-def _normal(path: Path) -> Path:
-    return Path(os.path.normpath(path))
+def _report(unused: list[Path]) -> None:
+    """Log files that may describe images but were not used."""
+    if unused:
+        names = ", ".join(str(path) for path in unused[:3]) + (", …" if len(unused) > 3 else "")
+        logger.warning(
+            "%d files that belong to no image are not read: %s; captions stand in %s or in a text file of the name of "
+            "each image, %s",
+            *(len(unused), names, ", ".join(metadata.READERS), " or ".join(metadata.CAPTIONS)),
+        )
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of a folder, in their order, but hidden ones."""
+    found = []
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where, name) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return [path for path in paths if path.suffix.lower() in SUFFIXES]
 
 
 def _verify(path: Path) -> None:

@@ -9,24 +9,20 @@ from __future__ import annotations
 import io
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ditbook.data import hub, image_folder, images
+from ditbook.data import columns, hub, image_folder, images
 
 if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
+    import pyarrow
+    from datasets import Dataset, Features, IterableDataset
     from PIL.Image import Image
 
 Data = TypeVar("Data", "Dataset", "IterableDataset")
 
-# How other datasets call the three columns.
-OTHER_NAMES = {
-    "image": ("img", "picture", "photo"),
-    "label": ("labels", "fine_label", "coarse_label", "class", "target"),
-    "caption": ("text", "captions", "sentence", "sentences"),
-}
+SHARDS = 50_000  # at most, of a folder that is streamed: `datasets` copies their list for each pass
 logger = logging.getLogger(__name__)
 
 
@@ -36,11 +32,13 @@ def load(
     """Load images from a folder, from parquet files, or from the Hugging Face hub, tried in that order.
 
     Args:
-        source: a folder with one subfolder of images per class, or images alone (no labels), or images and
-            `metadata.jsonl` (see `image_folder.load`), or, where the folder has a subfolder named like the split, that
-            subfolder; the path of a parquet file, or several; or the id of a dataset on the hub, "ylecun/mnist".
+        source: a folder with one subfolder of images per class, or images alone (no labels), or images and what
+            describes them, `metadata.jsonl` or a text file beside each (see `image_folder.load`), or, where the folder
+            has a subfolder named like the split, that subfolder; the path of a parquet file, or several; or the id of a
+            dataset on the hub, "ylecun/mnist".
         split: which part of a folder or of a dataset on the hub. A parquet file is taken as it is.
-        streaming: return an `IterableDataset`, which reads a row when it is used: for what is larger than memory.
+        streaming: return an `IterableDataset`, which reads a row when it is used: for what is larger than memory. Its
+            `shuffle` mixes the files of a folder, or the row groups of parquet files, before they are read.
 
     Raises:
         ConnectionError: no connection to the hub within 3 seconds.
@@ -52,9 +50,8 @@ def load(
         return standard_columns(_from_parquet([Path(path) for path in source], streaming))
     path = Path(source).expanduser()
     if path.is_dir():
-        columns = [column for name in ("label", "caption") for column in (name, *OTHER_NAMES[name])]
-        dataset = image_folder.load(image_folder.split_folder(path, split), columns, verify=not streaming)
-        return standard_columns(dataset.to_iterable_dataset() if streaming else dataset)
+        dataset = standard_columns(image_folder.load(path, split, verify=not streaming))
+        return _stream_of_files(dataset) if streaming else dataset
     if path.suffix == ".parquet":
         return standard_columns(_from_parquet([path], streaming))
     if path.is_file():
@@ -67,39 +64,50 @@ def load(
 def standard_columns(dataset: Data) -> Data:
     """Give the columns the names `image`, `label`, `caption`, whichever apply, and drop all others.
 
-    A caption is a string, or a list of strings of which `data.one_caption` chooses one. Labels that are words become
-    the numbers of the sorted words, which stay in `dataset.features["label"].names`. So a split that lacks a class
-    has other numbers: compare the names, or cast both with `dataset.cast_column("label", ClassLabel(names=…))` before.
+    The other names that are understood are `columns.OTHER_NAMES`; which columns are dropped is logged. A caption is a
+    string, or a list of strings of which `data.one_caption` chooses one. Labels that are words become the numbers of
+    the sorted words, which stay in `dataset.features["label"].names`. So a split that lacks a class has other numbers:
+    compare the names, or cast both with `dataset.cast_column("label", ClassLabel(names=…))` before. A stream of such
+    labels, but that of a folder or of parquet files, is read once for its words.
 
     Raises:
-        ValueError: the dataset is empty, has no image, has two columns that could be the same one, captions that are
-            no text, or is a stream whose labels are words.
+        ValueError: the dataset is empty, has no image, has two columns that could be the same one, or captions that
+            are no text.
     """
     from datasets import Dataset
 
-    names: list[str] = dataset.column_names or list(next(iter(dataset), {}))  # a stream may not know its columns
-    found = ", ".join(f"`{column}`" for column in names)
-    for name, others in OTHER_NAMES.items():
-        candidates = [column for column in others if column in names]
-        if name in names or not candidates:
-            continue
-        if len(candidates) > 1:
-            raise ValueError(
-                f"the {name} could be any of {', '.join(candidates)}; the columns found are {found}. "
-                f"Rename one to `{name}` with `dataset.rename_column` and pass the dataset to `standard_columns`"
-            )
-        dataset, names = dataset.rename_column(candidates[0], name), [*names, name]
-    if "image" not in names:
-        raise ValueError(f"no column holds images: one must be named `image`; the columns found are {found or 'none'}")
+    first: dict[str, Any] = (
+        next(iter(dataset), {}) if dataset.features is None else {}
+    )  # a stream may not know its columns
+    names: list[str] = dataset.column_names or list(first)
+    kept = columns.chosen(names)
+    if "image" not in kept:
+        raise ValueError(
+            f"no column holds images: one must be named `image`; the columns found are {columns.listed(names)}"
+        )
     if isinstance(dataset, Dataset) and len(dataset) == 0:
-        raise ValueError(f"the dataset is empty: it has the columns {found}, but no row")
-    dataset = dataset.select_columns([name for name in OTHER_NAMES if name in names])
-    return dataset if dataset.features is None else _standard_types(dataset)
+        raise ValueError(f"the dataset is empty: it has the columns {columns.listed(names)}, but no row")
+    columns.report(kept, names)
+    dataset = dataset.select_columns(list(kept.values()))
+    for name, column in kept.items():
+        dataset = dataset if name == column else dataset.rename_column(column, name)
+    if dataset.features is None:
+        dataset = dataset.cast(_features_of({name: first[column] for name, column in kept.items()}))
+    return _standard_types(dataset)
+
+
+def _features_of(row: dict[str, Any]) -> Features:
+    """The types of the columns of a row, whose `image` is an image, which is no type of Arrow's."""
+    import pyarrow
+    from datasets import Features, Image
+
+    others = pyarrow.Table.from_pylist([{name: value for name, value in row.items() if name != "image"}])
+    return Features({"image": Image(), **Features.from_arrow_schema(others.schema)})
 
 
 def _standard_types(dataset: Data) -> Data:
     """Images as `Image`, labels as numbers, captions as text."""
-    from datasets import ClassLabel, Dataset, Image
+    from datasets import ClassLabel, Image
 
     features = dataset.features
     if not isinstance(features["image"], Image):
@@ -113,15 +121,14 @@ def _standard_types(dataset: Data) -> Data:
             raise ValueError(
                 f"the column `caption` holds {features['caption']}; expected a string or a list of strings"
             )
-    if "label" in features and getattr(features["label"], "dtype", None) in ("string", "large_string"):
-        if not isinstance(dataset, Dataset):
-            raise ValueError(
-                "the labels are words, and a stream cannot know all of them: "
-                'name them with `dataset.cast_column("label", ClassLabel(names=[…]))`'
-            )
-        words = sorted({word for word in dataset["label"] if word is not None})
-        dataset = dataset.cast_column("label", ClassLabel(names=words))
+    if "label" in features and _is_text(features["label"]):
+        words = {row["label"] for row in dataset.select_columns(["label"])}
+        dataset = dataset.cast_column("label", ClassLabel(names=sorted(words - {None})))
     return dataset
+
+
+def _is_text(feature: Any) -> bool:
+    return getattr(feature, "dtype", None) in ("string", "large_string")
 
 
 def prepare(dataset: Data, size: int, mode: str = "RGB") -> Data:
@@ -155,11 +162,9 @@ def prepare(dataset: Data, size: int, mode: str = "RGB") -> Data:
     if mode not in images.MODES:
         raise ValueError(f"no mode {mode!r}; there are {', '.join(images.MODES)}")
     dataset = standard_columns(dataset)
-    settings: dict[str, Any] = {"with_indices": True, "fn_kwargs": {"size": size, "mode": mode}}
-    if dataset.features is not None:
-        changed = {"image": Image(), "changes": Sequence(Value("string"))}
-        settings["features"] = Features({**dataset.features, **changed})
-        dataset = dataset.cast_column("image", Image(decode=False))  # else an image that cannot be read has no name
+    features = Features({**dataset.features, "image": Image(), "changes": Sequence(Value("string"))})
+    settings = {"with_indices": True, "fn_kwargs": {"size": size, "mode": mode}, "features": features}
+    dataset = dataset.cast_column("image", Image(decode=False))  # else an image that cannot be read has no name
     if not isinstance(dataset, Dataset):
         return dataset.map(prepare_row, **settings)
     prepared = dataset.map(prepare_row, **settings, load_from_cache_file=False, desc="Preparing images")
@@ -210,12 +215,43 @@ def _from_parquet(paths: list[Path], streaming: bool) -> Dataset | IterableDatas
     tables = []
     for path in paths:
         try:
-            tables.append(parquet.read_schema(path) if streaming else parquet.read_table(path))
+            tables.append(parquet.read_metadata(path) if streaming else parquet.read_table(path))
         except FileNotFoundError:
             raise
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path} is not a readable parquet file ({error})") from error
-    if streaming:
-        files = [str(path) for path in paths]
-        return datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
-    return datasets.Dataset(InMemoryTable(pyarrow.concat_tables(tables)))
+    if not streaming:
+        return datasets.Dataset(InMemoryTable(pyarrow.concat_tables(tables)))
+    features = datasets.Features.from_arrow_schema(tables[0].schema.to_arrow_schema())
+    label = columns.chosen(list(features)).get("label")
+    if label is not None and _is_text(features[label]):
+        words = {
+            word for path in paths for word in parquet.read_table(path, columns=[label])[label].unique().to_pylist()
+        }
+        features[label] = datasets.ClassLabel(names=sorted(words - {None}))
+    counts = [table.num_row_groups for table in tables]
+    groups = [(str(path), group) for path, count in zip(paths, counts, strict=True) for group in range(count)]
+    return datasets.IterableDataset.from_generator(_rows_of_groups, features, {"groups": groups})
+
+
+def _rows_of_groups(groups: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """The rows of row groups, each given by its file and its number there."""
+    from pyarrow import parquet
+
+    for path, group in groups:
+        with parquet.ParquetFile(path) as file:
+            yield from file.read_row_group(group).to_pylist()
+
+
+def _stream_of_files(dataset: Dataset) -> IterableDataset:
+    """A dataset of image files as a stream that opens them when it comes to them; few of them are a shard."""
+    from datasets import IterableDataset
+
+    size = -(-len(dataset) // SHARDS)
+    slices = {"starts": list(range(0, len(dataset), size)), "size": size, "table": dataset.with_format("arrow")[:]}
+    return IterableDataset.from_generator(_rows_of_slices, dataset.features, slices)
+
+
+def _rows_of_slices(starts: list[int], size: int, table: pyarrow.Table) -> Iterator[dict[str, Any]]:
+    for start in starts:
+        yield from table.slice(start, size).to_pylist()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ditbook import rng
-from ditbook.diffusion.process import Model, Process
+from ditbook.diffusion.process import Model, Process, check_floating
 
 BIN = 2 / 255  # width of an 8-bit pixel value in [−1, 1]
 
@@ -60,7 +60,12 @@ def _velocity(
 
 
 def dequantize(x: Tensor, generator: torch.Generator) -> Tensor:
-    """8-bit images in [−1, 1] with noise uniform over the width of a pixel value, so that they have a density."""
+    """8-bit images in [−1, 1] with noise uniform over the width of a pixel value, so that they have a density.
+
+    Raises:
+        ValueError: images of whole numbers.
+    """
+    check_floating(x)
     return x + BIN * (rng.rand(tuple(x.shape), generator, x.device).to(x.dtype) - 0.5)
 
 

@@ -80,9 +80,10 @@ class Process(ABC):
         """Entries `t` (B,) of the table `name`, shaped to multiply `x`: (B, 1, …, 1), of its type and device.
 
         Raises:
-            ValueError: `t` has another shape, or an index outside 0 … T − 1. The range is checked for indices on the
-                CPU; elsewhere the check would make the accelerator wait.
+            ValueError: `t` has another shape, or an index outside 0 … T − 1, or `x` holds whole numbers. The range is
+                checked for indices on the CPU; elsewhere the check would make the accelerator wait.
         """
+        check_floating(x)
         if t.shape != x.shape[:1]:
             raise ValueError(f"timesteps of shape {tuple(t.shape)} for {len(x)} samples; expected ({len(x)},)")
         if t.device.type == "cpu" and t.numel() and not 0 <= int(t.min()) <= int(t.max()) < self.num_steps:
@@ -110,6 +111,15 @@ def known(predicts: Parameterization) -> Parameterization:
     if predicts not in ("eps", "x_start", "v"):
         raise ValueError(f"parameterization {predicts!r} is unknown; take 'eps', 'x_start' or 'v'")
     return predicts
+
+
+def check_floating(x: Tensor) -> None:
+    """Refuse images of whole numbers, as uint8, to whose type the coefficients would be rounded."""
+    if not x.is_floating_point():
+        raise ValueError(
+            f"images of type {x.dtype}; diffusion takes floating-point numbers, images in [-1, 1]: scale bytes by "
+            "x / 127.5 - 1"
+        )
 
 
 def check_same_shape(value: Tensor, x_t: Tensor) -> None:

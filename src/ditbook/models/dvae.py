@@ -181,7 +181,12 @@ class DVAE(nn.Module):
         return gumbel_softmax(logits, temperature, generator)
 
     def nats(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Minus the logarithm of the likelihood of each number of images, given what `decode` takes: (B, C, H, W)."""
+        """Minus the logarithm of the likelihood of each number of images, given what `decode` takes: (B, C, H, W).
+
+        Raises:
+            ValueError: images of whole numbers.
+        """
+        check_floating(x)
         return logit_laplace(to_unit(x), *self.decode(weights))
 
     @torch.no_grad()
