@@ -49,7 +49,9 @@ def test_each_image_depends_on_its_own_vector():
 
 def test_wrong_input_is_refused():
     model, (x, t, embedding) = UnCLIPDecoder(CONFIG), inputs()
-    with pytest.raises(ValueError, match=r"vectors of shape \(3, 11\); this model takes one row for each sample: \(3, 12\)"):
+    with pytest.raises(
+        ValueError, match=r"vectors of shape \(3, 11\); this model takes one row for each sample: \(3, 12\)"
+    ):
         model(x, t, embedding[:, :11])
     with pytest.raises(ValueError, match=r"images of shape \(3, 2, 8, 8\)"):
         model(x[:, :2], t, embedding)
