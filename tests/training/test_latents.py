@@ -168,7 +168,7 @@ def test_an_autoencoder_in_diffusers_layout(folder):
     assert latents.load_autoencoder("vae").config == dataclasses.replace(small, scale=0.18215)
     del config["norm_num_groups"]
     (folder / "vae/config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="vae holds no such model in diffusers' layout: 'norm_num_groups'"):
+    with pytest.raises(ValueError, match=r"vae holds no such model in .* layout: the config lacks norm_num_groups"):
         latents.load_autoencoder("vae")
 
 

@@ -28,6 +28,9 @@ def test_unknown_recipe():
         recipes.load("dit-cats")
 
 
+BERT = {"task": "masked-words", "next_sentence": False} | dict.fromkeys(("layouts", "predicts", "schedule"))
+
+
 def table(**changes):
     whole = dict(recipes.load("dit-shapes-pixel").table) | changes
     return {key: value for key, value in whole.items() if value is not None}
@@ -61,6 +64,8 @@ def table(**changes):
         ({"layouts": 2.5}, "recipe x: layouts 2.5 must be a whole number"),
         ({"layouts": True}, "recipe x: layouts True must be a whole number"),
         ({"predicts": "noise"}, "recipe x: predicts 'noise' must be one of eps, x_start, v"),
+        (BERT | {"parts": "mask"}, "recipe x: parts 'mask' must be a list"),
+        (BERT | {"next_sentence": 1}, "recipe x: next_sentence 1 must be true or false"),
         ({"latents_of": 3}, "recipe x: latents_of 3 must be a text"),
         ({"training": {"steps": 0}}, "recipe x, training: steps and batch_size must be positive, got 0 and 128"),
         ({"training": {"steps": 1.5}}, "recipe x, training: steps 1.5 must be a whole number"),

@@ -4,7 +4,7 @@ Letters: `B` batch, `C` channels.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -17,6 +17,7 @@ KINDS: dict[Any, tuple[Any, str]] = {  # annotation of a field: what its value m
     float: (int | float, "a number"),
     str: (str, "a text"),
     tuple: (list | tuple, "a list"),
+    Sequence: (list | tuple, "a list"),
     dict: (Mapping, "a table"),
 }
 
@@ -35,7 +36,7 @@ def check_types(config: Any) -> None:
 def _is_of(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return isinstance(value, str) and value in get_args(kind)
-    allowed = KINDS.get(get_origin(kind) or kind, (kind, ""))[0]
+    allowed = type(None) if kind is type(None) else KINDS[get_origin(kind) or kind][0]
     if isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
         return allowed is type(value) is bool
     return isinstance(value, allowed)

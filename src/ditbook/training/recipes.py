@@ -237,5 +237,5 @@ def _filled(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ValueError(f"{where} has the unknown keys {', '.join(unknown)}; there are {', '.join(known)}")
     try:
         return cls(**values)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
