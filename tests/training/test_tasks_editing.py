@@ -86,7 +86,8 @@ def test_without_levels_the_small_faces_are_as_they_are():
 def test_distances_of_the_training_faces_themselves_are_nothing():
     train = faces.load("train")
     images, details, nearest = faces.Faces().distances(train).values()
-    assert (abs(images), abs(details), nearest) == pytest.approx((0, 0, 0), abs=1e-3)
+    assert (abs(images), abs(details)) == pytest.approx((0, 0), abs=1e-3)
+    assert nearest == pytest.approx(0, abs=1e-2)  # cdist rounds the distance of a point to itself to about 1e-3
     images, details, nearest = faces.Faces().distances(faces.load("held out")).values()
     assert images > 1
     assert details > 1
