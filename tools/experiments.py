@@ -215,6 +215,7 @@ if __name__ == "__main__":
     import experiments_rlhf
     import experiments_sampling
     import experiments_scaling
+    import experiments_seeds
     import experiments_text_dit
     import experiments_unclip
 
@@ -235,6 +236,7 @@ if __name__ == "__main__":
         **experiments_rlhf.EXPERIMENTS,
         **experiments_sampling.EXPERIMENTS,
         **experiments_scaling.EXPERIMENTS,
+        **experiments_seeds.EXPERIMENTS,
         **experiments_probes.EXPERIMENTS,
         **experiments_text_dit.EXPERIMENTS,
         **experiments_unclip.EXPERIMENTS,
