@@ -45,6 +45,7 @@ def test_names_are_the_experiments():
     chapter_3 = ("norms", "translators")
     chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
     chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo", "rlhf-uses")
+    chapter_8 = ("emoji-hands",)
     chapter_9 = ("agreement", "codebooks", "reranking", "words")
     chapter_12 = ("guidance", "paths", "samplers")
     chapter_13 = ("augmentation", "cascade", "denoising", "edits", "inpainting", "inpainting-gaussian", "outpainting")
@@ -53,7 +54,7 @@ def test_names_are_the_experiments():
     chapter_19 = ("text-ablation", "text-emoji", "text-positions", "text-scenes")
     language = (*chapter_4, *chapter_5, *chapter_6)
     assert results.names() == sorted(
-        [*chapter_3, *language, *chapter_9, *chapter_12, *chapter_13, *chapter_14, *chapter_19, *others]
+        [*chapter_3, *language, *chapter_8, *chapter_9, *chapter_12, *chapter_13, *chapter_14, *chapter_19, *others]
     )
 
 
@@ -154,6 +155,15 @@ def over_seeds(values, digits=2):
     """As chapters 3 and 4 print the values of several seeds."""
     mean, low, high = (f"{value:.{digits}f}" for value in (np.mean(values), min(values), max(values)))
     return f"{mean} ({low} to {high})"
+
+
+def test_chapter_8_prints_what_was_measured():
+    rows = tabled("08_clip.ipynb")
+    for left_out in ("twemoji", "noto-v1"):
+        runs = [row for row in results.load("emoji-hands") if (row["left out"], row["steps"]) == (left_out, 800)]
+        for what in ("new, at 1", "new, at 5", "new, nearest", "known, at 1"):
+            found = [[row[what] for row in runs if row["model"] == model] for model in ("CLIP", "classifier")]
+            assert [str(runs[0][what.split(",")[0]]), *map(over_seeds, found)] in [row[1:] for row in rows]
 
 
 def test_chapter_4_prints_what_was_measured():

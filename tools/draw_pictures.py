@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 
 from ditbook import data, pipeline, plotting, rng, weights
@@ -10,29 +11,27 @@ from ditbook.data import captions, digits, emoji, mnist, shapes
 from ditbook.diffusion import samplers, schedules
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
+from ditbook.training.tasks import emoji as emoji_task
+from ditbook.training.tasks import text_dit
 from ditbook.training.tasks.captions import caption_tokens
 
 FOLDER = Path(__file__).parents[1] / "book/static"
 STEPS = 50
-
-
-def samples() -> Figure:
-    """Five of each digit by the DiT of chapter 16, guidance 2."""
-    images = pipeline.load("dit-digits").sample(list(range(10)) * 5, guidance_scale=2.0, steps=STEPS)
-    return plotting.grid(images, columns=10)
+THINGS = ("red apple", "sunflower", "panda", "rocket", "blue heart", "hamburger", "cactus", "guitar", "lady beetle")
+THINGS += ("smiling face with sunglasses",)
 
 
 def front() -> Figure:
-    """Three things by the DiT of chapter 15 on their way from noise, decoded at eight moments; guidance 3."""
-    names, moments = ("yellow star", "red moon", "green triangle"), (0, 16, 24, 32, 38, 43, 47, 50)
-    generator = pipeline.load("dit-shapes-latent")
-    noise = rng.randn((3, 4, 8, 8), torch.Generator().manual_seed(4), like=torch.zeros(1))
-    y = torch.tensor([generator.labels.index(name) for name in names])
-    guided = ClassifierFreeGuidance(generator.model, 3.0)
-    frames = samplers.progressive(guided, noise, generator.diffusion.respace(STEPS), y=y)
-    way = [noise, *(frame.x for frame in frames)]
-    latents = torch.stack([way[k] for k in moments], dim=1).flatten(0, 1)
-    return plotting.grid(generator.autoencoder.from_latents(latents), rows=names, scale=2)
+    """Ten things by six hands, guidance 4, and thirty digits, guidance 2. The things were chosen, the pictures not."""
+    coder, painter = weights.load("autoencoder-emoji"), weights.load("text-dit-emoji")
+    process, generator = pipeline.process(painter, None, pipeline.STRAIGHT), torch.Generator().manual_seed(0)
+    tokens, _ = emoji_task.prompts([*THINGS] * len(emoji.HANDS))
+    hands = torch.arange(len(emoji.HANDS)).repeat_interleave(len(THINGS))
+    things = text_dit.generate(painter, process, coder, tokens, hands, generator)
+    numbers = pipeline.load("dit-digits-28").sample([*range(10)] * 3, guidance_scale=2.0, steps=STEPS)
+    numbers = F.pad(numbers, (2, 2, 2, 2), value=-1).expand(-1, 3, -1, -1)
+    rows = [part.unflatten(0, (len(emoji.HANDS), -1)) for part in (things, numbers)]
+    return plotting.grid(torch.cat(rows, dim=1).flatten(0, 1), columns=len(THINGS) + 5, scale=2)
 
 
 def live() -> Figure:
@@ -110,5 +109,5 @@ def emoji_hands() -> Figure:
 
 if __name__ == "__main__":
     plotting.use_style()
-    for draw in (samples, front, live, part1, part2, part3, part4, mnist_digits, emoji_hands):
+    for draw in (front, live, part1, part2, part3, part4, mnist_digits, emoji_hands):
         draw().savefig(FOLDER / f"{draw.__name__}.png", dpi=plotting.DPI, metadata={"Software": None})

@@ -211,6 +211,7 @@ if __name__ == "__main__":
     import experiments_editing
     import experiments_emoji
     import experiments_gpt
+    import experiments_hands
     import experiments_probes
     import experiments_rlhf
     import experiments_sampling
@@ -233,6 +234,7 @@ if __name__ == "__main__":
         **experiments_dalle.EXPERIMENTS,
         **experiments_editing.EXPERIMENTS,
         **experiments_emoji.EXPERIMENTS,
+        **experiments_hands.EXPERIMENTS,
         **experiments_rlhf.EXPERIMENTS,
         **experiments_sampling.EXPERIMENTS,
         **experiments_scaling.EXPERIMENTS,
