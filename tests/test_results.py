@@ -43,7 +43,8 @@ def test_an_unknown_experiment_is_refused():
 
 def test_names_are_the_experiments():
     chapter_3 = ("norms", "translators")
-    chapter_4, chapter_5 = ("fine-tuning", "manual", "masking"), ("gpt-mappings", "gpt-scaling")
+    chapter_4 = ("bert-manual", "fine-tuning", "manual", "masking")
+    chapter_5 = ("gpt-manual", "gpt-mappings", "gpt-scaling")
     chapter_6 = ("rlhf-best-of-n", "rlhf-dpo", "rlhf-pairs", "rlhf-parts", "rlhf-ppo", "rlhf-uses")
     chapter_8 = ("emoji-hands",)
     chapter_9 = ("agreement", "codebooks", "reranking", "words")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ditbook import results
+from ditbook import results, weights
 from ditbook.models.gpt import GPTConfig
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks/05_gpt.ipynb"
@@ -46,3 +46,18 @@ def test_the_chapter_prints_the_fitted_exponents():
         found.append(-slope)
     assert f"exponent of size {found[0]:.3f}, of data {found[1]:.3f}" in text
     assert found == pytest.approx([0.043, 0.132], abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "metric"),
+    [
+        ("gpt-manual", "perplexity, held out", "perplexity per character of the held-out topics"),
+        ("bert-manual", "gaps", "right words in 2,000 held-out gaps"),
+        ("bert-manual", "pairs", "right of 2,000 held-out pairs"),
+    ],
+)
+def test_the_weights_were_trained_with_three_seeds(name, key, metric):
+    rows = results.load(name)
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    assert len({row[key] for row in rows}) == 3
+    assert rows[0][key] == pytest.approx(weights.metadata(name)["metric"][metric], abs=2e-3)

@@ -1,7 +1,6 @@
 """`bert-manual` and `gpt-manual`, trained again with other seeds and measured by the cells of their chapters."""
 
 import ast
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -57,10 +56,8 @@ def again(name: str, chapter: str, reports: Reports) -> None:
     """Train the weights `name` with each seed but the first, and measure them and the shipped ones."""
     for seed in SEEDS:
         if not stored(name, {"seed": seed}):
-            start = time.perf_counter()
             model = weights.load(name) if seed == SEEDS[0] else trained(name, seed)
-            seconds = {"seconds": round(time.perf_counter() - start, 1)}
-            store(name, {"seed": seed} | measured(chapter, reports, name, model) | seconds | machine())
+            store(name, {"seed": seed} | measured(chapter, reports, name, model) | machine())
 
 
 def trained(name: str, seed: int) -> nn.Module:
