@@ -40,7 +40,7 @@ def chapter(saved, monkeypatch):
     names |= {"capitals": [f" {chr(65 + i)}" for i in range(16)], "held_out_text": LONG}
     names |= {"facts": [("a list is", " mutable"), ("the set has no", " order")]}
     exec(compile(ast.Module([node for node in nodes if isinstance(node, kept)], []), "chapter 5", "exec"), names)
-    names |= {"hf_hub_download": lambda name, part, **_: saved.folder / part, "DOWNLOAD": False}
+    names |= {"hf_hub_download": lambda name, part, **_: saved.folder / part, "DOWNLOAD": False, "device": "cpu"}
     names["large"], names["words"] = names["pretrained"](saved.folder)
     tree = ast.parse(cells["ch05-75"])
     for node in ast.walk(tree):
