@@ -41,6 +41,23 @@ class Chapter:
         return "\n\n".join(cell["source"] for cell in self.markdown)
 
 
+EXERCISES, SUMMARY = (re.compile(rf"^## {title}$", re.MULTILINE) for title in ("Exercises", "Summary"))
+
+
+def exercises(cells: list[dict]) -> list[dict]:
+    """The cells from the heading of the exercises to that of the summary: tasks, and in code their solutions.
+
+    Raises:
+        ValueError: there are no exercises, or no summary after them.
+    """
+    headings = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else "" for cell in cells]
+    first = next((i for i, text in enumerate(headings) if EXERCISES.search(text)), None)
+    last = next((i for i, text in enumerate(headings) if SUMMARY.search(text)), None)
+    if first is None or last is None or last < first:
+        raise ValueError('the notebook needs a heading "## Exercises", and "## Summary" after it')
+    return cells[first:last]
+
+
 Rule = Callable[[Chapter], list[str]]  # what is wrong, a sentence each
 
 

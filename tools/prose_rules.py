@@ -2,7 +2,7 @@
 
 import re
 
-from chapter import FENCED, Chapter, Rule, name, without_math
+from chapter import FENCED, Chapter, Rule, exercises, name, without_math
 
 QUESTIONS = EXERCISES = 3
 
@@ -61,6 +61,15 @@ def folds_are_closed(chapter: Chapter) -> list[str]:
     ]
 
 
+def solutions_are_folded(chapter: Chapter) -> list[str]:
+    """The built page opens them when they are asked for."""
+    return [
+        f'{name(cell)} stands among the exercises without the tag "hide-cell"'
+        for cell in exercises(chapter.cells)
+        if cell["cell_type"] == "code" and "hide-cell" not in cell["metadata"].get("tags", [])
+    ]
+
+
 def equations_are_numbered_in_order(chapter: Chapter) -> list[str]:
     found = re.findall(r"\\tag\{([^}]*)\}", chapter.text)
     wanted = [f"{int(chapter.number)}.{i}" for i in range(1, len(found) + 1)]
@@ -93,6 +102,7 @@ RULES: tuple[Rule, ...] = (
     title_is_numbered,
     quiz_and_exercises_have_folded_answers,
     folds_are_closed,
+    solutions_are_folded,
     equations_are_numbered_in_order,
     numbered_equations_break_lines_by_cr,
     relative_links_resolve,

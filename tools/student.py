@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import nbformat
+from chapter import exercises
 from execute import FOLDER, find
 
 FOLD = re.compile(r"\n*<details>.*?</details>\n*", re.DOTALL)
-EXERCISES, SUMMARY = (re.compile(rf"^## {title}$", re.MULTILINE) for title in ("Exercises", "Summary"))
 EMPTY = "# Your answer"
 
 
@@ -22,16 +22,12 @@ def without_answers(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     Raises:
         ValueError: it has no exercises, or no summary after them.
     """
-    headings = [cell.source if cell.cell_type == "markdown" else "" for cell in notebook.cells]
-    first = next((i for i, text in enumerate(headings) if EXERCISES.search(text)), None)
-    last = next((i for i, text in enumerate(headings) if SUMMARY.search(text)), None)
-    if first is None or last is None or last < first:
-        raise ValueError('the notebook needs a heading "## Exercises", and "## Summary" after it')
-    for i, cell in enumerate(notebook.cells):
+    for cell in exercises(notebook.cells):
+        if cell.cell_type == "code":
+            cell.source, cell.outputs, cell.execution_count, cell.metadata = EMPTY, [], None, nbformat.NotebookNode()
+    for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = FOLD.sub("\n\n", cell.source).strip()
-        elif first < i < last:
-            cell.source, cell.outputs, cell.execution_count, cell.metadata = EMPTY, [], None, nbformat.NotebookNode()
     return notebook
 
 

@@ -21,6 +21,8 @@ def good():
     """A notebook, as JSON, that keeps every rule."""
     prose = ["# 03 · A title", "word " * 1_600, "$$x \\tag{3.1}$$\n\nand\n\n$$y \\tag{3.2}$$", "[here](03_good.ipynb)"]
     prose += [f"**{kind} {i}.** Why?\n\n{FOLD}" for kind in ("Question", "Exercise") for i in (1, 2, 3)]
+    prose[7] = f"## Exercises\n\n{prose[7]}"
+    prose.append("## Summary")
     code = [first_cell(address()), f"{DEVICE_LINE}\nassert 1 + 1 == 2"] + ["x = 1; y = 2"] * 18
     cells = [{"cell_type": "markdown", "metadata": {}, "source": text} for text in prose]
     for count, text in enumerate(code, 1):
@@ -99,15 +101,16 @@ BREAKS = [
     ("ignored_outputs_have_an_assert_near", put(-2, "source", "# NBVAL_IGNORE_OUTPUT\nx = 'assert'")),
     ("every_cell_is_checked", tagged("nbval-skip")),
     ("every_cell_is_checked", tagged("raises-exception", source="assert False")),
-    ("first_cell_prepares_colab", put(10, "source", "import importlib.util")),
-    ("device_is_chosen_once", put(11, "source", "assert 1 + 1 == 2")),
-    ("device_is_chosen_once", add(12, f"\n{DEVICE_LINE}")),
+    ("first_cell_prepares_colab", put(11, "source", "import importlib.util")),
+    ("device_is_chosen_once", put(12, "source", "assert 1 + 1 == 2")),
+    ("device_is_chosen_once", add(13, f"\n{DEVICE_LINE}")),
     ("title_is_numbered", put(0, "source", "# A title")),
     ("title_is_numbered", add(1, "\n\n# Another title")),
     ("quiz_and_exercises_have_folded_answers", put(4, "source", "**Question 1.** Why?")),
     ("quiz_and_exercises_have_folded_answers", put(9, "source", "**Exercise 3.** Why?")),
     ("quiz_and_exercises_have_folded_answers", drop(9, 10)),
     ("folds_are_closed", put(4, "source", f"{QUESTION}\n<details>")),
+    ("solutions_are_folded", lambda notebook: notebook["cells"].insert(9, notebook["cells"][-2])),
     ("length_is_that_of_a_chapter", put(1, "source", "short")),
     ("length_is_that_of_a_chapter", put(1, "source", "```python\n" + "word " * 1_600 + "\n```")),
     ("length_is_that_of_a_chapter", put(1, "source", "word " * 4_501)),
