@@ -68,7 +68,7 @@ publish-address: $(ENVIRONMENT)
 
 # Resolve requirements.in anew, in an environment of its own, into exact pins.
 requirements:
-	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
+	$(PYTHON) -m venv --clear build/resolve
 	build/resolve/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.in
 	{ echo "# Exact pins of everything that builds and tests the book, resolved from requirements.in by \`make requirements\`."; \
 	  build/resolve/bin/python -m pip freeze --all --exclude pip | sed 's/+cpu$$//' | sort -f; } > build/requirements.txt

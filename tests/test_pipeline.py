@@ -161,6 +161,14 @@ def test_metadata_that_do_not_fit_name_the_file(name, change, message, tmp_path)
         pipeline.load(str(path))
 
 
+def test_a_task_names_no_more_classes_than_the_model_has(monkeypatch):
+    monkeypatch.setitem(pipeline.LABELS, "digits", pipeline.DIGITS[:9])
+    assert pipeline.load("dit-digits").labels == pipeline.DIGITS[:9]
+    monkeypatch.setitem(pipeline.LABELS, "digits", (*pipeline.DIGITS, "10"))
+    with pytest.raises(ValueError, match="dit-digits has 10 classes, and the task 'digits' has 11"):
+        pipeline.load("dit-digits")
+
+
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match="no schedule 'square'; there are linear, scaled_linear, cosine, straight"):
         pipeline.process(weights.load("dit-digits"), schedule="square")

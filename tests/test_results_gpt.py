@@ -18,6 +18,7 @@ def test_every_size_and_fraction_was_trained_with_three_seeds():
     by_data = [(row["fraction"], row["seed"]) for row in rows if row["width"] == 48]
     assert len(set(by_size)) == len(by_size) == 6 * 3
     assert len(set(by_data)) == len(by_data) == 5 * 3
+    assert {row["seed"] for row in rows} == {0, 1, 2}
     for row in rows:
         config = GPTConfig(vocabulary=1024, longest=64, width=row["width"], depth=row["depth"], heads=1)
         assert row["body"] == config.body
@@ -27,7 +28,7 @@ def test_every_size_and_fraction_was_trained_with_three_seeds():
 
 def test_models_that_follow_mappings_were_measured_from_beginning_to_end():
     rows = results.load("gpt-mappings")
-    assert {(row["depth"], row["seed"]) for row in rows} == {(d, s) for d in (1, 2) for s in range(3)}
+    assert sorted((row["depth"], row["seed"]) for row in rows) == [(d, s) for d in (1, 2) for s in range(3)]
     for row in rows:
         assert np.shape(row["accuracy"]) == (5000 // row["every"], len(row["examples"]))
         assert (row["accuracy"][-1][-1] > 0.8) == (row["depth"] == 2)

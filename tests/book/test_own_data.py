@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import IterableDataset
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,11 +56,12 @@ def test_the_programs_of_the_pages_run(folders):
         if page == "running.md":
             assert found["train_set"]["image"].shape == (20, 3, 32, 32)
             assert found["train_set"]["label"].bincount().tolist() == [10, 10]
-    batch = found.pop("batch")
+            assert isinstance(found["dataset"], IterableDataset)
+            assert found["batch"]["image"].shape == (16, 3, 32, 32)
+            assert len(found["batch"]["caption"]) == 16
+            assert set(found["batch"]["caption"]) <= {f"image {k}" for k in range(20)}
+    batch = found["batch"]
     assert (batch["image"].shape, batch["image"].dtype) == ((20, 1, 8, 8), torch.float32)
-    captions = next(found["batches"])["caption"]
-    assert len(captions) == 16
-    assert set(captions) <= {f"image {k}" for k in range(20)}
 
 
 def test_each_world_has_its_row():

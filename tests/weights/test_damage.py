@@ -191,6 +191,7 @@ def test_whole_files_of_another_model_say_so(whole, tmp_path, change):
         ({"metric": None}, "has the metric None in its metadata; it must be a table of numbers"),
         ({"metric": 0.1}, "has the metric 0.1 "),
         ({"metric": {"mse": "low"}}, "has the metric {'mse': 'low'} "),
+        ({"metric": {"mse": True}}, "has the metric {'mse': True} "),
         ({"description": 3}, "has the description 3 in its metadata; it must be a text"),
         ({"description": None}, "has the description None "),
     ],

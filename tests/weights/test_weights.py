@@ -71,6 +71,7 @@ def test_a_path_serves_as_a_name(tmp_path):
 
 def test_a_summary_counts_what_the_model_has():
     about, model = weights.summary("dit-digits"), weights.load("dit-digits")
+    assert about.name == "dit-digits"
     assert about.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert about.bytes == (FOLDER / "dit-digits.safetensors").stat().st_size
     assert about.metric == weights.metadata("dit-digits")["metric"]
