@@ -107,9 +107,12 @@ def test_timesteps_that_the_process_lacks():
         for wrong in (torch.tensor([-1]), torch.tensor([20])):
             with pytest.raises(ValueError, match="timestep out of range"):
                 process.training_timesteps(wrong)
-        for wrong in (torch.tensor(3), T[:, None], T.float()):
-            with pytest.raises(ValueError, match=r"timesteps of shape .* and type .*; expected whole numbers \(B,\)"):
+        for wrong in (torch.tensor(3), T[:, None], T.float(), T.to(torch.uint8), T > 1):  # the last two are masks
+            with pytest.raises(ValueError, match=r"timesteps of shape .* and type .*; expected int64 or int32, \(B,\)"):
                 process.training_timesteps(wrong)
+            with pytest.raises(ValueError, match=r"timesteps of shape"):
+                process.add_noise(X, wrong, X)
+        assert process.training_timesteps(T.int()).tolist() == process.training_timesteps(T).tolist()
 
 
 def test_what_inpainting_knows_may_be_broadcast_but_not_larger():
