@@ -55,7 +55,7 @@ def test_prompts_end_with_any_key_after_different_ones():
 def test_sequences_are_read_in_letters_and_come_from_the_generator():
     assert mappings.decode([0, 31, 15, 16]) == "aPpA"
     assert torch.equal(mappings.sequences(5, 3, generator(4)), mappings.sequences(5, 3, generator(4)))
-    with pytest.raises(ValueError, match="examples 17 must lie in 0 to 16"):
+    with pytest.raises(ValueError, match="examples 17 must be 0 to 16"):
         mappings.prompts(1, 17, generator())
-    with pytest.raises(ValueError, match="examples -1 must lie in 0 to 16"):
+    with pytest.raises(ValueError, match="examples -1 must be 0 to 16"):
         mappings.best_accuracy(-1)

@@ -76,10 +76,8 @@ def check_range(config: Any, *fields: str, low: float = 0, high: float = math.in
         if not math.isfinite(value):
             raise ValueError(f"{field} {value!r} must be finite")
         if not low <= value <= high or (above and value == low):
-            limit = (
-                f"be {'above' if above else 'at least'} {low:g}" if high == math.inf else f"lie in {low:g} to {high:g}"
-            )
-            raise ValueError(f"{field} {value!r} must {limit}")
+            least = f"be {'above' if above else 'at least'} {low:g}"
+            raise ValueError(f"{field} {value!r} must {least if high == math.inf else f'lie in {low:g} to {high:g}'}")
 
 
 def check_widths(config: Any, field: str) -> None:
