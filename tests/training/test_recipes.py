@@ -73,14 +73,8 @@ def table(**changes):
         ({"training": {"batch_size": "64"}}, "recipe x, training: batch_size '64' of type str must be a whole number"),
         ({"training": {"seed": True}}, "recipe x, training: seed True of type bool must be a whole number"),
         ({"training": {"learning_rate": -1}}, "recipe x, training: learning_rate must be positive"),
-        (
-            {"training": {"learning_rate": float("nan")}},
-            "recipe x, training: learning_rate nan of type float must be a number",
-        ),
-        (
-            {"training": {"learning_rate": "1e-3"}},
-            "recipe x, training: learning_rate '1e-3' of type str must be a number",
-        ),
+        ({"training": {"learning_rate": float("nan")}}, "training: learning_rate nan of type float must be a number"),
+        ({"training": {"learning_rate": "1e-3"}}, "training: learning_rate '1e-3' of type str must be a number"),
         ({"training": {"ema_decay": 1.5}}, "recipe x, training: ema_decay must lie in 0 to 1, below 1, got 1.5"),
         ({"training": {"grad_clip": False}}, "recipe x, training: grad_clip False of type bool must be a number"),
         ({"training": {"decay": 1}}, "recipe x, training: decay 1 of type int must be a text"),
