@@ -26,9 +26,9 @@ KINDS: dict[Any, tuple[Any, str]] = {  # annotation of a field: what its value m
 
 
 def check_types(config: Any) -> None:
-    """Raise ValueError where a field of a dataclass is not of its annotated type; tables are not looked into.
+    """Raise ValueError where a field of a dataclass is not of its annotated type; what a table holds is not checked.
 
-    Whole numbers serve as numbers. NaN and the whole numbers of NumPy, which files of weights cannot hold, do not.
+    Whole numbers serve as numbers. NaN does not, nor do the whole numbers of NumPy, which no file of weights can hold.
     """
     hints = get_type_hints(type(config))
     for field in fields_of(config):
