@@ -82,7 +82,7 @@ def test_train_says_what_it_wrote_and_where_it_went_on(capsys, monkeypatch, empt
         ("sample clip-shapes --labels 3", "ditbook sample: clip-shapes does not generate images; those that do are"),
         ("sample dit-digits --labels cat", "ditbook sample: no label 'cat'; there are 0, 1, 2"),
         ("sample dit-digits", "ditbook sample: labels must be a list with one label for each image: 0, 1, 2"),
-        ("sample dit-digits --labels 3 --steps 1", "ditbook sample: steps must lie in 2 to 1000, got 1"),
+        ("sample dit-digits --labels 3 --steps 1", "ditbook sample: steps must be a whole number, 2 to 1000, got 1"),
         ("sample dit-digits --labels 3 --guidance-scale -1", "ditbook sample: guidance_scale must be 0 or more"),
         ("sample none.safetensors --labels 3", "ditbook sample: no weight file at none.safetensors"),
         ("train dit-cats", "ditbook train: no recipe named 'dit-cats'; there are autoencoder-emoji, "),

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,6 +93,13 @@ def test_the_global_state_of_chance_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_whole_numbers_of_numpy():
+    digits, unet = pipeline.load("dit-digits"), pipeline.load("unet-digits")
+    for whole in (np.int64, np.int32):
+        assert torch.equal(digits.sample([whole(3), 7], steps=whole(3)), digits.sample([3, 7], steps=3))
+        assert torch.equal(unet.sample(count=whole(2), steps=2), unet.sample(count=2, steps=2))
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
@@ -107,11 +115,14 @@ def test_the_global_state_of_chance_is_left_alone():
         ("dit-digits", {"labels": [3], "guidance_scale": -1.0}, "guidance_scale must be 0 or more, and finite, got -1"),
         ("dit-digits", {"labels": [3], "guidance_scale": float("nan")}, "guidance_scale must be"),
         ("dit-digits", {"labels": [3], "guidance_scale": float("inf")}, "guidance_scale must be"),
-        ("dit-digits", {"labels": [3], "steps": 1}, "steps must lie in 2 to 1000, got 1"),
-        ("dit-digits", {"labels": [3], "steps": 2.5}, "steps must lie in 2 to 1000, got 2.5"),
+        ("dit-digits", {"labels": [3], "steps": 1}, "steps must be a whole number, 2 to 1000, got 1"),
+        ("dit-digits", {"labels": [3], "steps": 2.5}, "steps must be a whole number, 2 to 1000, got 2.5"),
+        ("dit-digits", {"labels": [3], "steps": True}, "steps must be a whole number, 2 to 1000, got True"),
+        ("dit-digits", {"labels": [3], "steps": "50"}, "steps must be a whole number, 2 to 1000, got '50'"),
+        ("dit-digits", {"labels": [np.float64(3)]}, r"no label np.float64\(3.0\)"),
         ("unet-digits", {"count": 2.0}, "count must be a positive number of images, got 2.0"),
         ("unet-digits", {"count": True}, "count must be a positive number of images, got True"),
-        ("dit-digits", {"labels": [3], "steps": 1001}, "steps must lie in 2 to 1000, got 1001"),
+        ("dit-digits", {"labels": [3], "steps": 1001}, "steps must be a whole number, 2 to 1000, got 1001"),
         ("dit-shapes-latent", {"labels": ["circle red"]}, "no label 'circle red'; there are red circle, red square"),
         ("unet-digits", {"labels": [3]}, "this model has no classes: pass count, and neither"),
         ("unet-digits", {"count": 2, "guidance_scale": 2.0}, "this model has no classes"),

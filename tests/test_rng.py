@@ -19,7 +19,7 @@ def test_the_numbers_are_those_of_torch(shape):
 
 
 def test_noise_for_bytes_is_refused():
-    with pytest.raises(ValueError, match=r"noise for numbers of type torch.uint8; .* scale bytes by x / 127.5 - 1"):
+    with pytest.raises(ValueError, match=r"images of type torch.uint8; .* scale bytes by x / 127.5 - 1"):
         rng.randn((2,), seeded(), torch.zeros(2, dtype=torch.uint8))
 
 

@@ -33,6 +33,11 @@ class Chapter:
         return [cell for cell in self.cells if cell["cell_type"] == "code"]
 
     @property
+    def device_lines(self) -> int:
+        """How often the line stands that chooses the device."""
+        return sum(cell["source"].split("\n").count(DEVICE_LINE) for cell in self.code)
+
+    @property
     def markdown(self) -> list[dict]:
         return [cell for cell in self.cells if cell["cell_type"] == "markdown"]
 

@@ -113,7 +113,7 @@ def first_cell_prepares_colab(chapter: Chapter) -> list[str]:
 
 def device_is_chosen_once(chapter: Chapter) -> list[str]:
     """What trains or samples at a size where it matters is moved by it, so a chapter uses a GPU where there is one."""
-    count = sum(cell["source"].split("\n").count(DEVICE_LINE) for cell in chapter.code)
+    count = chapter.device_lines
     return [] if count == 1 else [f"the line {DEVICE_LINE} must stand in one cell, and stands in {count}"]
 
 

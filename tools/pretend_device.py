@@ -167,12 +167,12 @@ def run_chapter(path, last):
     Raises:
         SystemExit: the notebook has no line that sets the device, or a cell fails, also by an assert.
     """
-    cells = Chapter.read(path).code
-    if sum(cell["source"].count(DEVICE_LINE) for cell in cells) != 1:
+    chapter = Chapter.read(path)
+    if chapter.device_lines != 1:
         raise SystemExit(f"{path.stem} must hold one line\n{DEVICE_LINE}")
     names = {"__name__": "__main__"}
     os.chdir(path.parent)
-    for cell in cells:
+    for cell in chapter.code:
         source = TransformerManager().transform_cell(cell["source"].replace(DEVICE_LINE, f'device = "{NAME}"'))
         linecache.cache[cell["id"]] = len(source), None, source.splitlines(keepends=True), cell["id"]
         try:

@@ -12,7 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from numbers import Integral
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -88,8 +89,8 @@ class Pipeline:
         """
         if not 0 <= guidance_scale < math.inf:
             raise ValueError(f"guidance_scale must be 0 or more, and finite, got {guidance_scale}")
-        if type(steps) is not int or not 2 <= steps <= self.diffusion.num_steps:
-            raise ValueError(f"steps must lie in 2 to {self.diffusion.num_steps}, got {steps}")
+        if not _whole(steps) or not 2 <= steps <= self.diffusion.num_steps:
+            raise ValueError(f"steps must be a whole number, 2 to {self.diffusion.num_steps}, got {steps!r}")
         n, condition = self._condition(labels, count, guidance_scale)
         config, parameter = self.model.config, next(self.model.parameters())
         shape = (n, config.channels, config.size, config.size)
@@ -111,9 +112,9 @@ class Pipeline:
         if not self.labels:
             if labels is not None or guidance_scale != 1:
                 raise ValueError("this model has no classes: pass count, and neither labels nor guidance_scale")
-            if type(count) is not int or count < 1:
-                raise ValueError(f"this model has no classes: count must be a positive number of images, got {count}")
-            return count, {}
+            if not _whole(count) or count < 1:
+                raise ValueError(f"this model has no classes: count must be a positive number of images, got {count!r}")
+            return int(count), {}
         if isinstance(labels, str) or not labels or count is not None:
             raise ValueError(f"labels must be a list with one label for each image: {_listed(self.labels)}, or None")
         numbers = [self._number(label) for label in labels]
@@ -122,10 +123,12 @@ class Pipeline:
         return len(y), {"y": torch.where(without, null_condition(self.model, {"y": y})["y"], y)}
 
     def _number(self, label: Label) -> int | None:
+        if label is None:
+            return None
         if isinstance(label, str) and label in self.labels:
             return self.labels.index(label)
-        if label is None or (isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(self.labels)):
-            return label
+        if _whole(label) and 0 <= label < len(self.labels):
+            return int(label)
         raise ValueError(f"no label {label!r}; there are {_listed(self.labels)}")
 
 
@@ -141,7 +144,8 @@ def load(name: str, device: str | torch.device = "cpu") -> Pipeline:
     """
     about = weights.metadata(name)
     task, latents_of = about.get("task"), about.get("latents_of")
-    if task not in [*LABELS]:
+    schedule: Any = about.get("schedule")  # if it is missing or no text, `process` says so
+    if task not in [*LABELS]:  # a list, because what stands in a file may not be hashable
         raise ValueError(f"{name} does not generate images; those that do are {', '.join(names())}")
     model = weights.load(name).to(device)
     if not isinstance(model, DiT | UNet) or isinstance(model, Upsampler):
@@ -149,7 +153,7 @@ def load(name: str, device: str | torch.device = "cpu") -> Pipeline:
     if not (latents_of is None or isinstance(latents_of, str)):
         raise ValueError(f"{name} has latents_of {latents_of!r} in its metadata; it must be the name of weights")
     try:
-        diffusion = process(model, about.get("predicts"), about.get("schedule"))
+        diffusion = process(model, about.get("predicts"), schedule)
         autoencoder = None if latents_of is None else weights.load(latents_of).to(device)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"{name} has metadata that do not fit: {error}") from error
@@ -174,7 +178,7 @@ def conditional(model: DiT | UNet) -> bool:
     return hasattr(model, "null_condition")
 
 
-def process(model: nn.Module, predicts: Parameterization | None = None, schedule: str | None = "linear") -> Process:
+def process(model: nn.Module, predicts: Parameterization | None = None, schedule: str = "linear") -> Process:
     """The process of 1,000 steps that a model is trained on.
 
     Args:
@@ -199,6 +203,11 @@ def _process(predicts: Parameterization | None, schedule: str, learn_sigma: bool
             raise ValueError("straight paths have no variance: build the model with learn_sigma=False")
         return flow.Flow(flow.uniform_times(1000), predicts=predicts or "v")
     return GaussianDiffusion(SCHEDULES[schedule](), predicts=predicts or "eps", learn_sigma=learn_sigma)
+
+
+def _whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, also one of NumPy, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _listed(labels: tuple[str, ...]) -> str:

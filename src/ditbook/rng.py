@@ -15,13 +15,17 @@ def randn(shape: Shape, generator: torch.Generator, like: Tensor) -> Tensor:
     Raises:
         ValueError: `like` holds whole numbers.
     """
-    if not like.is_floating_point():
-        raise ValueError(
-            f"noise for numbers of type {like.dtype}; expected floating-point ones, images in [-1, 1]: scale bytes by "
-            "x / 127.5 - 1"
-        )
+    check_floating(like)
     numbers = torch.empty(shape, dtype=like.dtype, device=generator.device).normal_(generator=generator)
     return moved(numbers, like.device)
+
+
+def check_floating(x: Tensor) -> None:
+    """Raise ValueError for images of whole numbers, as uint8: to their type noise and coefficients would be rounded."""
+    if not x.is_floating_point():
+        raise ValueError(
+            f"images of type {x.dtype}; expected floating-point numbers in [-1, 1]: scale bytes by x / 127.5 - 1"
+        )
 
 
 def rand(shape: Shape, generator: torch.Generator, device: torch.device) -> Tensor:

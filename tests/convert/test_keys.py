@@ -74,6 +74,19 @@ WRAPPED = {
     "EMA by a third name": {"state_dict": OTHER, "model_ema": prefixed("_orig_mod."), "ema": None},
     "EMA that was switched off": {"model": STATE, "ema": {}},
     "EMA inside": {"model": OTHER, "ema": {"ema_model": STATE, "online_model": OTHER, "step": torch.tensor(3)}},
+    "EMA in capitals": {"model": OTHER, "EMA": STATE},
+    "EMA with a hyphen": {"model": OTHER, "model-ema": STATE},
+    "EMA with a dot": {"model": OTHER, "ema.0.9999": STATE},
+    "EMA in camel case": {"model": OTHER, "netEMA": STATE},
+    "EMA before a capital": {"model": OTHER, "EMAModel": STATE},
+    "EMAs": {"model": OTHER, "emas": STATE},
+    "optimizer and generators of the EMA": {
+        "ema_optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []},
+        "ema_rng": {"cpu": torch.ones(2)},
+        "model": STATE,
+    },
+    "optimizer of the EMA by prefix": prefixed("model.") | {"ema_optimizer.exp_avg": torch.ones(2)},
+    "a word with the letters ema": {"model": STATE, "schema": OTHER},
     "EMA of Lightning": {"state_dict": prefixed("model.", OTHER) | prefixed("ema_model.module.")},
     "EMA of ema-pytorch": prefixed("ema_model.") | prefixed("online_model.", OTHER) | {"initted": torch.tensor(True)},
     "EMA of latent diffusion": prefixed("model.", OTHER)
@@ -88,6 +101,18 @@ def test_a_state_dict_is_found_wherever_it_is_wrapped(wrapped):
     found = plain(wrapped)
     check(found, STATE, "test")
     assert all(torch.equal(found[key], STATE[key]) for key in STATE)
+
+
+def test_names_without_a_dot_under_a_prefix():
+    """A layer's own state dict; latent diffusion's averages have lost the dots of names that stand beside them."""
+    layer = {"weight": torch.ones(2), "bias": torch.zeros(2)}
+    other = {name: value + 2 for name, value in layer.items()}
+    for state in (prefixed("ema.", layer), prefixed("model.", other) | prefixed("ema.", layer)):
+        found = plain(state)
+        check(found, layer, "test")
+        assert all(torch.equal(found[key], layer[key]) for key in layer)
+    strange = plain(prefixed("model.") | {"ema.weights": torch.ones(2)})  # no average of what stands under `model.`
+    assert strange.keys() == {"weights"}
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ def process(request):
 def test_images_of_bytes_are_refused(process):
     """Coefficients below 1 would be rounded to the type of the images, which is 0."""
     x, t = torch.full((2, 1, 3, 3), 200, dtype=torch.uint8), torch.tensor([3, 500])
-    message = r"images of type torch.uint8; diffusion takes floating-point numbers, images in \[-1, 1\]: scale bytes by"
+    message = r"images of type torch.uint8; expected floating-point numbers in \[-1, 1\]: scale bytes by"
     with pytest.raises(ValueError, match=message):
         process.add_noise(x, t, torch.zeros(2, 1, 3, 3))
     with pytest.raises(ValueError, match=message):
         likelihood.dequantize(x, torch.Generator())
     for loss in (losses.denoising_loss, losses.loss_by_time):
-        with pytest.raises(ValueError, match=r"noise for numbers of type torch.uint8; .* images in \[-1, 1\]: scale"):
+        with pytest.raises(ValueError, match=r"images of type torch.uint8; .* in \[-1, 1\]: scale"):
             loss(lambda x, t: x, process, x, torch.Generator())
     if isinstance(process, GaussianDiffusion):
         for loss in (losses.simple_loss, losses.bound_loss):

@@ -1,5 +1,7 @@
 """Timesteps, noise and labels of a wrong shape: a ValueError that names the shapes, and nothing is broadcast."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -23,17 +25,21 @@ def zeros(x, t, **condition):
     return torch.zeros_like(x)
 
 
+def of_both(calls):
+    """Calls of the Gaussian process and of the flow."""
+    processes = {"gaussian": GAUSSIAN, "flow": FLOW}
+    return {f"{name} {kind}": partial(call, p) for kind, p in processes.items() for name, call in calls.items()}
+
+
 OF_TIMESTEPS = {
-    **{
-        f"{name} {kind}": call
-        for kind, process in (("gaussian", GAUSSIAN), ("flow", FLOW))
-        for name, call in {
-            "add_noise": lambda t, p=process: p.add_noise(X, t, X),
-            "targets": lambda t, p=process: p.targets(X, X, t),
-            "predict": lambda t, p=process: p.predict(X, X, t),
-            "coefficient": lambda t, p=process: p.coefficient("clock", t, X),
-        }.items()
-    },
+    **of_both(
+        {
+            "add_noise": lambda p, t: p.add_noise(X, t, X),
+            "targets": lambda p, t: p.targets(X, X, t),
+            "predict": lambda p, t: p.predict(X, X, t),
+            "coefficient": lambda p, t: p.coefficient("clock", t, X),
+        }
+    ),
     "posterior": lambda t: GAUSSIAN.posterior(X, X, t),
     "sigmas_of": lambda t: GAUSSIAN.sigmas_of(t, X),
     "reverse_log_variance": lambda t: GAUSSIAN.reverse_log_variance(Prediction(X, X, X), X, t),
@@ -50,29 +56,15 @@ OF_TIMESTEPS = {
         X, T, y
     ),
 }
-
-
-@pytest.mark.parametrize("call", OF_TIMESTEPS.values(), ids=OF_TIMESTEPS)
-def test_not_one_timestep_or_label_for_each_image(call):
-    call(T)
-    for t in WRONG_T:
-        with pytest.raises(ValueError, match=r"of shape \(") as error:  # noqa: PT012
-            call(t)
-            pytest.fail(f"takes {tuple(t.shape)}")
-        assert str(tuple(t.shape)) in str(error.value)
-
-
 OF_IMAGES = {
-    **{
-        f"{name} {kind}": call
-        for kind, process in (("gaussian", GAUSSIAN), ("flow", FLOW))
-        for name, call in {
-            "add_noise": lambda x, p=process: p.add_noise(X, T, x),
-            "add_noise to": lambda x, p=process: p.add_noise(x, T, X),
-            "targets": lambda x, p=process: p.targets(X, x, T),
-            "predict": lambda x, p=process: p.convert(x, X, T, "x_start"),
-        }.items()
-    },
+    **of_both(
+        {
+            "add_noise": lambda p, x: p.add_noise(X, T, x),
+            "add_noise to": lambda p, x: p.add_noise(x, T, X),
+            "targets": lambda p, x: p.targets(X, x, T),
+            "predict": lambda p, x: p.convert(x, X, T, "x_start"),
+        }
+    ),
     "posterior": lambda x: GAUSSIAN.posterior(x, X, T),
     "bound_terms predicted": lambda x: bound.bound_terms(GAUSSIAN, x, X, X, X, T),
     "bound_terms x_start": lambda x: bound.bound_terms(GAUSSIAN, X, X, x, X, T),
@@ -84,15 +76,20 @@ OF_IMAGES = {
     "flow_loss": lambda x: flow.flow_loss(lambda *_: x, FLOW, X, seeded()),
     "sample": lambda x: samplers.sample(lambda *_: x, X, GAUSSIAN),
 }
+CASES = {
+    **{f"timesteps or labels of {name}": (call, T, WRONG_T) for name, call in OF_TIMESTEPS.items()},
+    **{f"images of {name}": (call, X, WRONG_X) for name, call in OF_IMAGES.items()},
+}
 
 
-@pytest.mark.parametrize("call", OF_IMAGES.values(), ids=OF_IMAGES)
-def test_noise_and_predictions_are_not_broadcast(call):
-    call(X)
-    for x in WRONG_X:
-        with pytest.raises(ValueError, match=r"shape|channels"):  # noqa: PT012
-            call(x)
-            pytest.fail(f"takes {tuple(x.shape)}")
+@pytest.mark.parametrize(("call", "right", "wrong"), CASES.values(), ids=CASES)
+def test_what_is_not_one_for_each_image_is_refused_and_not_broadcast(call, right, wrong):
+    call(right)
+    for value in wrong:
+        with pytest.raises(ValueError, match="shape") as error:  # noqa: PT012
+            call(value)
+            pytest.fail(f"takes {tuple(value.shape)}")
+        assert str(tuple(value.shape)) in str(error.value)
 
 
 def test_log_variances():
@@ -107,9 +104,12 @@ def test_timesteps_that_the_process_lacks():
         for wrong in (torch.tensor([-1]), torch.tensor([20])):
             with pytest.raises(ValueError, match="timestep out of range"):
                 process.training_timesteps(wrong)
-        for wrong in (torch.tensor(3), T[:, None], T.float()):
-            with pytest.raises(ValueError, match=r"timesteps of shape .* and type .*; expected whole numbers \(B,\)"):
+        for wrong in (torch.tensor(3), T[:, None], T.float(), T.to(torch.uint8), T > 1):  # the last two are masks
+            with pytest.raises(ValueError, match=r"timesteps of shape .* and type .*; expected int64 or int32, \(B,\)"):
                 process.training_timesteps(wrong)
+            with pytest.raises(ValueError, match=r"timesteps of shape"):
+                process.add_noise(X, wrong, X)
+        assert process.training_timesteps(T.int()).tolist() == process.training_timesteps(T).tolist()
 
 
 def test_what_inpainting_knows_may_be_broadcast_but_not_larger():

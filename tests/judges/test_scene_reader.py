@@ -101,7 +101,7 @@ def test_shapes_and_gradients():
 def test_configs_that_do_not_fit():
     with pytest.raises(ValueError, match="width 20 is not divisible by the groups of GroupNorm: 8"):
         SceneReaderConfig(width=20)
-    with pytest.raises(ValueError, match="blocks 0 must be a whole number"):
+    with pytest.raises(ValueError, match="blocks 0 must be at least 1"):
         SceneReaderConfig(blocks=0)
 
 

@@ -19,8 +19,8 @@ def make(**changes):
     ("change", "message"),
     [
         ({"width": 25}, "width 25 is not divisible by heads 3"),
-        ({"segments": 0}, "segments 0 must be a whole number, at least 1"),
-        ({"pad": 40}, "pad 40 must be a whole number, 0 to 39"),
+        ({"segments": 0}, "segments 0 must be at least 1"),
+        ({"pad": 40}, "pad 40 must lie in 0 to 39"),
     ],
 )
 def test_configs_that_do_not_fit(change, message):

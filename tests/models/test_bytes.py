@@ -42,7 +42,9 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_bytes_are_refused_and_what_they_become_is_taken(name):
     pixels = torch.full((B, 3, 8, 8), 200, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"images of type torch.uint8; this model takes floating.* x / 127.5 - 1"):
+    with pytest.raises(
+        ValueError, match=r"images of type torch.uint8; expected floating-point numbers.* x / 127.5 - 1"
+    ):
         CALLS[name](pixels)
     if "Upsampler" not in name:
         CALLS[name](pixels / 127.5 - 1)

@@ -112,7 +112,7 @@ def test_wrong_input_is_refused():
         ({"size": 10}, "size 10 is not divisible by patch 4"),
         ({"heads": 5}, "width 24 is not divisible by heads 5"),
         ({"text_heads": 3}, "text_width 16 is not divisible by text_heads 3; take a multiple of 3"),
-        ({"text_depth": 0}, "text_depth 0 must be a whole number, at least 1"),
+        ({"text_depth": 0}, "text_depth 0 must be at least 1"),
     ],
 )
 def test_configs_that_do_not_fit(change, message):

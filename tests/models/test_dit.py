@@ -152,14 +152,12 @@ def test_wrong_channels_or_size(shape):
 
 def test_wrong_types_and_numbers_of_inputs():
     model, (x, t, y) = DiT(CONFIG), inputs()
-    with pytest.raises(
-        ValueError, match=r"images of type torch.uint8; this model takes floating-point numbers in \[-1"
-    ):
+    with pytest.raises(ValueError, match=r"images of type torch.uint8; expected floating-point numbers in \[-1"):
         model(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), t, y)
     for wrong in (t[:2], t[:, None], t[0]):
-        with pytest.raises(ValueError, match=r"timesteps of shape .*; this model takes one for each image: \(3,\)"):
+        with pytest.raises(ValueError, match=r"timesteps of shape .*; this model takes one for each sample: \(3,\)"):
             model(x, wrong, y)
-    with pytest.raises(ValueError, match=r"labels of shape \(1,\); this model takes one for each image: \(3,\)"):
+    with pytest.raises(ValueError, match=r"labels of shape \(1,\); this model takes one for each sample: \(3,\)"):
         model(x, t, y[:1])
 
 
@@ -176,11 +174,11 @@ def test_class_out_of_range(wrong):
         ({"size": 9}, "size 9 is not divisible by patch 2; take a multiple of 2"),
         ({"heads": 5}, "width 32 is not divisible by heads 5; take a multiple of 5"),
         ({"width": 30, "heads": 3}, "width 30 is not divisible by .* 4; take a multiple of 4"),
-        ({"patch": 0}, "patch 0 must be a whole number, at least 1"),
-        ({"depth": -1}, "depth -1 must be a whole number, at least 1"),
-        ({"channels": 1.5}, "channels 1.5 must be a whole number"),
+        ({"patch": 0}, "patch 0 must be at least 1"),
+        ({"depth": -1}, "depth -1 must be at least 1"),
+        ({"channels": 1.5}, "channels 1.5 of type float must be a whole number"),
         ({"num_classes": 0}, "num_classes 0 must be"),
-        ({"label_dropout": 1.1}, "label_dropout 1.1 must be a number, 0 to 1"),
+        ({"label_dropout": 1.1}, "label_dropout 1.1 must lie in 0 to 1"),
     ],
 )
 def test_configs_that_do_not_fit(change, message):

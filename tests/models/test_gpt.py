@@ -92,7 +92,7 @@ def test_bad_input_is_refused():
         GPTConfig(width=10, heads=4)
     with pytest.raises(ValueError, match="depth 0"):
         GPTConfig(depth=0)
-    with pytest.raises(ValueError, match="std 0 must be a number, above 0"):
+    with pytest.raises(ValueError, match="std 0 must be above 0"):
         GPTConfig(std=0)
     with pytest.raises(ValueError, match="no model 'GPT-5'; there are GPT-1"):
         GPTConfig.from_name("GPT-5")

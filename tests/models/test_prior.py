@@ -105,8 +105,8 @@ def test_wrong_input_is_refused():
     ("change", "message"),
     [
         ({"heads": 5}, "width 24 is not divisible by heads 5"),
-        ({"context": 0}, "context 0 must be a whole number, at least 1"),
-        ({"dots": 0}, "dots 0 must be a whole number, at least 1"),
+        ({"context": 0}, "context 0 must be at least 1"),
+        ({"dots": 0}, "dots 0 must be at least 1"),
     ],
 )
 def test_configs_that_do_not_fit(change, message):

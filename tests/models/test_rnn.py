@@ -70,7 +70,7 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="no kind of layer 'tcn'; there are rnn, lstm, gru"):
         LanguageModelConfig(vocabulary=5, kind="tcn")
     for name in ("vocabulary", "width", "hidden", "layers"):
-        with pytest.raises(ValueError, match=f"{name} 0 must be a whole number, at least 1"):
+        with pytest.raises(ValueError, match=f"{name} 0 must be at least 1"):
             LanguageModelConfig(**{"vocabulary": 5, name: 0})
     with pytest.raises(ValueError, match="the sequence is empty"):
         make()(torch.zeros(2, 0, dtype=torch.long))

@@ -73,7 +73,7 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="no kind of attention 'self'; there are none, additive, dot"):
         Seq2SeqConfig(source=5, target=5, attention="self")
     for name in ("source", "target", "width"):
-        with pytest.raises(ValueError, match=f"{name} -1 must be a whole number, at least 1"):
+        with pytest.raises(ValueError, match=f"{name} -1 must be at least 1"):
             Seq2SeqConfig(**{"source": 5, "target": 5, name: -1})
-    with pytest.raises(ValueError, match="pad 5 must be a whole number, 0 to 4"):
+    with pytest.raises(ValueError, match="pad 5 must lie in 0 to 4"):
         Seq2SeqConfig(source=5, target=5, pad=5)

@@ -208,9 +208,9 @@ def test_wrong_input_is_refused():
         ({"block": "single"}, "no block 'single'; there are cross-attention, joint"),
         ({"size": 9}, "size 9 is not divisible by patch 2"),
         ({"text_width": 15}, "text_width 15 is not divisible by heads 2"),
-        ({"num_classes": -1}, "num_classes -1 must be a whole number, at least 0"),
-        ({"context": 0}, "context 0 must be a whole number, at least 1"),
-        ({"dropout": 1.5}, "dropout 1.5 must be a number, 0 to 1"),
+        ({"num_classes": -1}, "num_classes -1 must be at least 0"),
+        ({"context": 0}, "context 0 must be at least 1"),
+        ({"dropout": 1.5}, "dropout 1.5 must lie in 0 to 1"),
     ],
 )
 def test_configs_that_do_not_fit(change, message):

@@ -59,11 +59,11 @@ def test_beam_search_reorders_the_caches():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"depth": 0}, "depth 0 must be a whole number, at least 1"),
+        ({"depth": 0}, "depth 0 must be at least 1"),
         ({"longest": -1}, "longest -1 must be"),
         ({"width": 9, "heads": 3}, "width 9 must be even"),
         ({"heads": 5}, "width 12 is not divisible by heads 5; take a multiple of 5"),
-        ({"pad": 11}, "pad 11 must be a whole number, 0 to 10"),
+        ({"pad": 11}, "pad 11 must lie in 0 to 10"),
     ],
 )
 def test_configs_that_do_not_fit(change, message):

@@ -62,8 +62,8 @@ def test_wrong_input_is_refused():
     ("change", "message"),
     [
         ({"size": 9}, "size 9 is not divisible by patch 2"),
-        ({"extra": 0}, "extra 0 must be a whole number, at least 1"),
-        ({"dropout": 1.5}, "dropout 1.5 must be a number, 0 to 1"),
+        ({"extra": 0}, "extra 0 must be at least 1"),
+        ({"dropout": 1.5}, "dropout 1.5 must lie in 0 to 1"),
     ],
 )
 def test_configs_that_do_not_fit(change, message):

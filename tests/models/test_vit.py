@@ -19,7 +19,7 @@ def test_wrong_images_are_refused():
     [
         ({"size": 10}, "size 10 is not divisible by patch 4"),
         ({"heads": 5}, "width 24 is not divisible by heads 5"),
-        ({"patch": 0}, "patch 0 must be a whole number, at least 1"),
+        ({"patch": 0}, "patch 0 must be at least 1"),
         ({"depth": -2}, "depth -2 must be"),
     ],
 )

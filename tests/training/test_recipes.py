@@ -54,35 +54,45 @@ def table(**changes):
         ({"model": 3}, "recipe x: model 3 must be a table"),
         ({"training": []}, r"recipe x: training \[\] must be a table"),
         ({"family": "gan"}, "recipe x, model: no family of models 'gan'"),
-        ({"model": {"depth": 0}}, "recipe x, model: depth 0 must be a whole number, at least 1"),
-        ({"model": {"width": 96.5}}, "recipe x, model: width 96.5 must be a whole number"),
-        ({"model": {"heads": True}}, "recipe x, model: heads True must be a whole number"),
+        ({"model": {"depth": 0}}, "recipe x, model: depth 0 must be at least 1"),
+        ({"model": {"width": 96.5}}, "recipe x, model: width 96.5 of type float must be a whole number"),
+        ({"model": {"heads": True}}, "recipe x, model: heads True of type bool must be a whole number"),
         ({"model": {"heads": 7}}, "recipe x, model: width 1152 is not divisible by heads 7"),
         ({"model": {"layers": 3}}, r"recipe x, model: DiT cannot be built from .*'layers'"),
         ({"layouts": 0}, "recipe x: layouts 0 must be at least 1"),
         ({"layouts": -5}, "recipe x: layouts -5 must be at least 1"),
-        ({"layouts": 2.5}, "recipe x: layouts 2.5 must be a whole number"),
-        ({"layouts": True}, "recipe x: layouts True must be a whole number"),
-        ({"predicts": "noise"}, "recipe x: predicts 'noise' must be one of eps, x_start, v"),
-        (BERT | {"parts": "mask"}, "recipe x: parts 'mask' must be a list"),
-        (BERT | {"next_sentence": 1}, "recipe x: next_sentence 1 must be true or false"),
-        ({"latents_of": 3}, "recipe x: latents_of 3 must be a text"),
+        ({"layouts": 2.5}, "recipe x: layouts 2.5 of type float must be a whole number"),
+        ({"layouts": True}, "recipe x: layouts True of type bool must be a whole number"),
+        ({"predicts": "noise"}, "recipe x: predicts 'noise' of type str must be one of eps, x_start, v"),
+        (BERT | {"parts": "mask"}, "recipe x: parts 'mask' of type str must be a list"),
+        (BERT | {"parts": [0.8, "0.1"]}, r"parts \[0.8, '0.1'\] of type list must be a list, each a number"),
+        (BERT | {"next_sentence": 1}, "recipe x: next_sentence 1 of type int must be true or false"),
+        ({"latents_of": 3}, "recipe x: latents_of 3 of type int must be a text"),
         ({"training": {"steps": 0}}, "recipe x, training: steps and batch_size must be positive, got 0 and 128"),
-        ({"training": {"steps": 1.5}}, "recipe x, training: steps 1.5 must be a whole number"),
-        ({"training": {"batch_size": "64"}}, "recipe x, training: batch_size '64' must be a whole number"),
-        ({"training": {"seed": True}}, "recipe x, training: seed True must be a whole number"),
+        ({"training": {"steps": 1.5}}, "recipe x, training: steps 1.5 of type float must be a whole number"),
+        ({"training": {"batch_size": "64"}}, "recipe x, training: batch_size '64' of type str must be a whole number"),
+        ({"training": {"seed": True}}, "recipe x, training: seed True of type bool must be a whole number"),
         ({"training": {"learning_rate": -1}}, "recipe x, training: learning_rate must be positive"),
-        ({"training": {"learning_rate": float("nan")}}, "recipe x, training: learning_rate nan must be a number"),
-        ({"training": {"learning_rate": "1e-3"}}, "recipe x, training: learning_rate '1e-3' must be a number"),
+        ({"training": {"learning_rate": float("nan")}}, "training: learning_rate nan of type float must be a number"),
+        ({"training": {"learning_rate": "1e-3"}}, "training: learning_rate '1e-3' of type str must be a number"),
         ({"training": {"ema_decay": 1.5}}, "recipe x, training: ema_decay must lie in 0 to 1, below 1, got 1.5"),
-        ({"training": {"grad_clip": False}}, "recipe x, training: grad_clip False must be a number"),
-        ({"training": {"decay": 1}}, "recipe x, training: decay 1 must be a text"),
+        ({"training": {"grad_clip": False}}, "recipe x, training: grad_clip False of type bool must be a number"),
+        ({"training": {"decay": 1}}, "recipe x, training: decay 1 of type int must be a text"),
         ({"training": {"decay": "cosine"}}, "recipe x, training: no decay 'cosine'; there are none and inverse_sqrt"),
     ],
 )
 def test_wrong_keys_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         recipes.parse("x", table(**changes))
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_number_out_of_its_range_is_refused_by_name(name):
+    task = recipes.load(name).task
+    for field in dataclasses.fields(task):
+        if type(getattr(task, field.name)) in (int, float):
+            with pytest.raises(ValueError, match=f"{field.name} -1 must"):
+                dataclasses.replace(task, **{field.name: -1})
 
 
 @pytest.fixture

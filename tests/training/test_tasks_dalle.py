@@ -220,6 +220,27 @@ def test_only_drawings_of_the_hand_are_rivals_of_a_pair(few):
     assert max(rank) > 0
 
 
+def test_words_are_written_and_images_drawn_on_the_device_of_the_model(task, monkeypatch):
+    """On meta, where a tensor from elsewhere raises; only the words that are written get numbers to be read by."""
+    sizes = {"words": 200, "codes": 512, "text": 12, "grid": 2}
+    model, say = DALLE(DALLEConfig(**sizes, width=16, depth=1, heads=2)).to("meta"), tasks.say
+    codes = torch.zeros(4, 4, dtype=torch.int64, device="meta")
+
+    def numbered(*inputs):
+        return torch.full_like(say(*inputs), tokenizer.EOS, device="cpu")
+
+    monkeypatch.setattr(tasks, "say", numbered)
+    assert task.captions(model, codes) == ["a"] * 4
+    asked = ["which shape is red ?", "which colour is the star ?"] * 2
+    assert task.answers(model, codes, asked) == [""] * 4
+    assert say(model, codes).is_meta
+    text = task.text(asked).to("meta")
+    for given in (None, codes[:, :1]):
+        drawn = tasks.draw(model, text, torch.Generator().manual_seed(0), given)
+        assert (drawn.shape, drawn.device.type) == ((4, 4), "meta")
+    assert tasks.replaced(codes, 512, torch.Generator().manual_seed(0)).is_meta
+
+
 def test_wrong_data_and_long_texts_are_refused(task):
     with pytest.raises(ValueError, match="images 'cats' must be 'shapes' or 'emoji'"):
         WriteImages(images="cats")

@@ -144,6 +144,17 @@ def test_images_are_guided_samples_decoded(small):
     assert not torch.equal(images(1, guidance=1.0, steps=2), found)
 
 
+@pytest.mark.parametrize("classes", [0, 6])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_texts_and_classes_are_moved_to_the_model(small, classes, guidance):
+    """On meta, where a tensor from elsewhere raises."""
+    model, coder = drawer(num_classes=classes).to("meta"), small["autoencoder-emoji"].to("meta")
+    tokens, y = torch.tensor([[1, 5, 2]] * 3), torch.arange(3) if classes else None
+    process, generator = pipeline.process(model, None, "straight"), torch.Generator().manual_seed(0)
+    found = task.generate(model, process, coder, tokens, y, generator, guidance=guidance, steps=2)
+    assert (found.shape, found.device.type) == ((3, 3, 32, 32), "meta")
+
+
 def test_emoji_are_measured_among_the_drawings_of_the_hand(small, monkeypatch):
     given, judge, model = DrawEmoji(**EMOJI), small["clip-emoji"], drawer(num_classes=6)
     train, pairs = (data.tensors(emoji.load(split))["image"] for split in ("train", "pairs"))

@@ -38,16 +38,16 @@ def config(described: Mapping[str, Any]) -> GPTConfig:
     for name, value in wanted.items():
         if described.get(name) != value:
             raise ValueError(f"{name} is {described.get(name)!r}; this converter reads models with {value!r}")
-    config = GPTConfig(
+    ours = GPTConfig(
         vocabulary=described["vocab_size"],
         longest=described["n_positions"],
         width=described["n_embd"],
         depth=described["n_layer"],
         heads=described["n_head"],
     )
-    if described.get("n_inner") not in (None, 4 * config.width):
-        raise ValueError(f"n_inner is {described['n_inner']}; this converter reads models with {4 * config.width}")
-    return config
+    if described.get("n_inner") not in (None, 4 * ours.width):
+        raise ValueError(f"n_inner is {described['n_inner']}; this converter reads models with {4 * ours.width}")
+    return ours
 
 
 def _gpt2_name(ours: str) -> str:

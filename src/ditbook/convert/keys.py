@@ -1,6 +1,7 @@
 """What every layout shares: the way out of a checkpoint, the check of its keys, and q, k, v as one map or as three."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,9 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-# Names of a training checkpoint, or of the part of a larger model, that hold the weights; averaged ones, whose name has
-# the word "ema", come first, because samples are made with them.
+# Names of a training checkpoint, or of the part of a larger model, that hold the weights; averaged ones come first,
+# because samples are made with them: names with a word of `AVERAGED` in any spelling, and with none of `OTHERS`.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "net")
+AVERAGED = {"ema", "emas"}
+OTHERS = {"opt", "optim", "optimizer", "optimizers", "rng", "scaler", "scheduler", "schedulers"}
 # What DistributedDataParallel, torch.compile, FSDP and activation checkpointing add to names, at any depth.
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 COUNTERS = ("n_averaged", "num_updates", "decay", "initted", "step")  # numbers that averages keep beside the weights
@@ -29,10 +32,10 @@ def plain(state: Mapping[str, Any]) -> dict[str, Any]:
     they are, for `check` to refuse.
 
     Args:
-        state: a state dict, or a checkpoint that holds one under a name of `CONTAINERS` or a name with the word "ema",
-            such as `ema`, `ema_state_dict` or `model_ema`. Where there are several, the first with averaged weights
-            counts, then the order of `CONTAINERS`. Names that begin in such a way, as `model.` in the files of
-            PyTorch Lightning, are chosen alike, and what stands beside them is left out.
+        state: a state dict, or a checkpoint that holds one under a name of `CONTAINERS` or a name of averaged weights,
+            such as `ema`, `model-ema` or `modelEMA`. Where there are several, the first with averaged weights counts,
+            then the order of `CONTAINERS`. Names that begin in such a way, as `model.` in the files of PyTorch
+            Lightning, are chosen alike, and what stands beside them is left out.
 
     Raises:
         ValueError: no state dict, a part of one (a shard of ZeRO or of FSDP), averaged weights without names, or two
@@ -42,8 +45,8 @@ def plain(state: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"a {type(state).__name__} is no state dict; pass what model.state_dict() or torch.load gives")
     _refuse_parts(state)
     nested = [key for key, value in state.items() if isinstance(value, Mapping) and _holds_tensors(value)]
-    if (name := _chosen(nested)) is not None:
-        return plain(state[name])
+    if (container := _chosen(nested)) is not None:
+        return plain(state[container])
     found: dict[str, Any] = {}
     for key, value in state.items():
         short = ".".join(part for part in str(key).split(".") if part not in WRAPPERS)
@@ -51,20 +54,31 @@ def plain(state: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"two values for {short!r}: {key!r} differs from another key by a wrapper's name alone")
         if short not in COUNTERS:
             found[short] = _tensor(value)
-    if (name := _chosen(key.partition(".")[0] for key in found if "." in key)) is None:
+    if (prefix := _chosen(key.partition(".")[0] for key in found if "." in key)) is None:
         return found
-    inside = {key.removeprefix(f"{name}."): value for key, value in found.items() if key.startswith(f"{name}.")}
-    if not any("." in key for key in inside):  # latent diffusion's average, whose names have lost their dots
-        names = [key.removeprefix("model.") for key in found if key.startswith("model.")]
-        inside = {name: inside.get(name.replace(".", ""), found[f"model.{name}"]) for name in names}
+    inside = _inside(found, prefix)
+    original = _inside(found, "model")
+    dotless = {name.replace(".", ""): name for name in original}
+    if inside.keys() <= dotless.keys() | set(COUNTERS):  # latent diffusion's average, whose names have lost their dots
+        inside = original | {dotless[name]: value for name, value in inside.items() if name in dotless}
     return plain(inside)
+
+
+def _inside(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What stands under a prefix, without it."""
+    return {key.removeprefix(f"{prefix}."): value for key, value in found.items() if key.startswith(f"{prefix}.")}
 
 
 def _chosen(names: Iterable[Any]) -> str | None:
     """The name of the weights to take, if there is one."""
     known = [name for name in names if isinstance(name, str)]
-    averaged = (name for name in known if "ema" in name.split("_"))
+    averaged = (name for name in known if (words := _words(name)) & AVERAGED and not words & OTHERS)
     return next(averaged, next((name for name in CONTAINERS if name in known), None))
+
+
+def _words(name: str) -> set[str]:
+    """The words of a name, in small letters; they are apart where a separator stands or a capital begins one."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -105,7 +105,7 @@ class Flow(Process):
         Raises:
             ValueError: as for `coefficient`.
         """
-        self._check_range(t)
+        self._check_timesteps(t)
         return self.table("timesteps", torch.float32, t.device)[t]
 
     def respace(self, count: int) -> "Flow":

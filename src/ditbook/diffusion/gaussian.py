@@ -150,17 +150,16 @@ class GaussianDiffusion(Process):
             t: indices, (B,).
 
         Raises:
-            ValueError: the output has other channels, or another shape.
+            ValueError: the output has another shape.
 
         Source: Nichol & Dhariwal 2021, equation 15, for the variance.
         """
-        if output.ndim != x_t.ndim:
-            check_same_shape(output, x_t)
-        heads = 2 if self.learn_sigma else 1
-        if output.shape[1] != heads * x_t.shape[1]:
+        batch, channels, *sides = x_t.shape
+        wanted = (batch, 2 * channels if self.learn_sigma else channels, *sides)
+        if output.shape != wanted:
             raise ValueError(
-                f"the output has {output.shape[1]} channels and the image {x_t.shape[1]}; a process with "
-                f"learn_sigma={self.learn_sigma} expects {heads * x_t.shape[1]}"
+                f"the output has the shape {tuple(output.shape)} and the image {tuple(x_t.shape)}; a process with "
+                f"learn_sigma={self.learn_sigma} expects {wanted}"
             )
         if not self.learn_sigma:
             return self.convert(output, x_t, t, self.predicts)

@@ -44,14 +44,13 @@ def drop_condition(
 
     Source: Ho & Salimans 2022, algorithm 1.
     """
-    _same_names(condition, null)
+    _check_null(condition, null)
     if not condition:
         return {}
     first = next(iter(condition.values()))
     for name, value in condition.items():
         if value.ndim == 0 or len(value) != len(first):
             raise ValueError(f"condition {name!r} of shape {tuple(value.shape)} for {len(first)} samples")
-        check_fits(null[name], value, f"null condition {name!r}")
     dropped = rng.rand((len(first),), generator, first.device) < p  # (B,)
     return {
         name: torch.where(dropped.view(-1, *[1] * (value.ndim - 1)), null[name], value)
@@ -124,9 +123,7 @@ class ClassifierFreeGuidance(_Extrapolation):
         """
         check_each(t, x, "timesteps")
         null = null_condition(self.model, condition) if self.null is None else self.null
-        _same_names(condition, null)
-        for name, value in condition.items():
-            check_fits(null[name], value, f"null condition {name!r}")
+        _check_null(condition, null)
         both = {name: torch.cat([value, null[name].expand_as(value)]) for name, value in condition.items()}
         conditional, unconditional = self.model(torch.cat([x, x]), torch.cat([t, t]), **both).chunk(2)
         n = x.shape[1] if self.channels is None else self.channels
@@ -232,6 +229,9 @@ class ClassifierGuidance:
         return {"eps": -b, "x_start": b * sigma, "v": -sigma}[self.diffusion.predicts]  # (12.12)
 
 
-def _same_names(condition: Mapping[str, Tensor], null: Mapping[str, Tensor]) -> None:
+def _check_null(condition: Mapping[str, Tensor], null: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless there is a null condition of each name that can be broadcast to the condition."""
     if condition.keys() != null.keys():
         raise ValueError(f"conditions {sorted(condition)}, but null values are given for {sorted(null)}")
+    for name, value in condition.items():
+        check_fits(null[name], value, f"null condition {name!r}")

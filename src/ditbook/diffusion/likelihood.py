@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ditbook import rng
-from ditbook.diffusion.process import Model, Process, check_floating
+from ditbook.diffusion.process import Model, Process
 
 BIN = 2 / 255  # width of an 8-bit pixel value in [−1, 1]
 
@@ -65,7 +65,7 @@ def dequantize(x: Tensor, generator: torch.Generator) -> Tensor:
     Raises:
         ValueError: images of whole numbers.
     """
-    check_floating(x)
+    rng.check_floating(x)
     return x + BIN * (rng.rand(tuple(x.shape), generator, x.device).to(x.dtype) - 0.5)
 
 

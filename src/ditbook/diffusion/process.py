@@ -12,6 +12,8 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from ditbook import rng
+
 Parameterization = Literal["eps", "x_start", "v"]
 Model = Callable[..., Tensor]  # model(x, t, **condition), t in training timesteps
 
@@ -80,17 +82,17 @@ class Process(ABC):
         """Entries `t` (B,) of the table `name`, shaped to multiply `x`: (B, 1, …, 1), of its type and device.
 
         Raises:
-            ValueError: `t` has another shape, or an index outside 0 … T − 1, or `x` holds whole numbers. The range is
-                checked for indices on the CPU; elsewhere the check would make the accelerator wait.
+            ValueError: `t` has another shape or type, or an index outside 0 … T − 1, or `x` holds whole numbers. The
+                range is checked for indices on the CPU; elsewhere the check would make the accelerator wait.
         """
-        check_floating(x)
+        rng.check_floating(x)
         check_each(t, x, "timesteps")
-        self._check_range(t)
+        self._check_timesteps(t)
         return self.table(name, x.dtype, x.device)[t].view(-1, *[1] * (x.ndim - 1))
 
-    def _check_range(self, t: Tensor) -> None:
-        if t.is_floating_point() or t.ndim != 1:
-            raise ValueError(f"timesteps of shape {tuple(t.shape)} and type {t.dtype}; expected whole numbers (B,)")
+    def _check_timesteps(self, t: Tensor) -> None:
+        if t.dtype not in (torch.int64, torch.int32) or t.ndim != 1:  # those of bool and uint8 would be taken as masks
+            raise ValueError(f"timesteps of shape {tuple(t.shape)} and type {t.dtype}; expected int64 or int32, (B,)")
         if t.device.type == "cpu" and t.numel() and not 0 <= int(t.min()) <= int(t.max()) < self.num_steps:
             raise ValueError(f"timestep out of range: {t.tolist()} must lie in 0 to {self.num_steps - 1}")
 
@@ -107,7 +109,7 @@ class Process(ABC):
         Raises:
             ValueError: as for `coefficient`.
         """
-        self._check_range(t)
+        self._check_timesteps(t)
         return self.table("timesteps", self.timesteps.dtype, t.device)[t]
 
 
@@ -126,15 +128,6 @@ def known(predicts: Parameterization) -> Parameterization:
     if predicts not in ("eps", "x_start", "v"):
         raise ValueError(f"parameterization {predicts!r} is unknown; take 'eps', 'x_start' or 'v'")
     return predicts
-
-
-def check_floating(x: Tensor) -> None:
-    """Refuse images of whole numbers, as uint8, to whose type the coefficients would be rounded."""
-    if not x.is_floating_point():
-        raise ValueError(
-            f"images of type {x.dtype}; diffusion takes floating-point numbers, images in [-1, 1]: scale bytes by "
-            "x / 127.5 - 1"
-        )
 
 
 def check_same_shape(value: Tensor, other: Tensor, what: str = "prediction", of: str = "noisy image") -> None:

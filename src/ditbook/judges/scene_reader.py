@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditbook.data.scene import COLOURS, SHAPES, SIDE, SIZES, Layout, Place, Thing
-from ditbook.layers.checks import check_images, check_multiple, check_positive
+from ditbook.layers.checks import check_images, check_multiple, check_positive, check_types
 from ditbook.layers.conv import ResidualBlock
 
 CELL = 2  # pixels along a side
@@ -38,6 +38,7 @@ class SceneReaderConfig:
     blocks: int = 2  # residual blocks at half the resolution
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "width", "blocks")
         check_multiple("width", self.width, "the groups of GroupNorm:", GROUPS)
 

@@ -6,12 +6,15 @@ Letters: `B` batch, `C` channels.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
+from ditbook import rng
+
 KINDS: dict[Any, tuple[Any, str]] = {  # annotation of a field: what its value may be, and in words
+    Any: (object, "anything"),
     bool: (bool, "true or false"),
     int: (int, "a whole number"),
     float: (int | float, "a number"),
@@ -23,61 +26,66 @@ KINDS: dict[Any, tuple[Any, str]] = {  # annotation of a field: what its value m
 
 
 def check_types(config: Any) -> None:
-    """Raise ValueError where a field of a dataclass is not of its annotated type; whole numbers serve as numbers."""
+    """Raise ValueError where a field of a dataclass is not of its annotated type; what a table holds is not checked.
+
+    Whole numbers serve as numbers. NaN does not, nor do the whole numbers of NumPy, which no file of weights can hold.
+    """
+    hints = get_type_hints(type(config))
     for field in fields_of(config):
-        union = get_origin(field.type) in (Union, UnionType)
-        parts = get_args(field.type) if union else (field.type,)
-        value = getattr(config, field.name)
-        if not any(_is_of(value, part) for part in parts):
-            wanted = " or ".join(_in_words(part) for part in parts if part is not type(None))
-            raise ValueError(f"{field.name} {value!r} must be {wanted}")
+        kind, value = hints[field.name], getattr(config, field.name)
+        if not _is_of(value, kind):
+            raise ValueError(f"{field.name} {value!r} of type {type(value).__name__} must be {_in_words(kind)}")
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return isinstance(value, str) and value in get_args(kind)
-    allowed = type(None) if kind is type(None) else KINDS[get_origin(kind) or kind][0]
-    if isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
-        return allowed is type(value) is bool
-    return isinstance(value, allowed)
+    plain, parts = get_origin(kind) or kind, get_args(kind)
+    if plain in (Union, UnionType):
+        return any(_is_of(value, part) for part in parts)
+    if plain is Literal:
+        return value in parts
+    if isinstance(value, bool) and kind in (int, float):
+        return False
+    if isinstance(value, float) and math.isnan(value):
+        return False
+    if not isinstance(value, KINDS[plain][0] if plain in KINDS else plain):
+        return False
+    return plain not in (tuple, Sequence) or all(_is_of(item, part) for part in parts[:1] for item in value)
 
 
 def _in_words(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(get_args(kind))
-    return KINDS[get_origin(kind) or kind][1]
+    plain, parts = get_origin(kind) or kind, get_args(kind)
+    if plain in (Union, UnionType):
+        return " or ".join(_in_words(part) for part in parts if part is not NoneType)
+    if plain is Literal:
+        return "one of " + ", ".join(parts)
+    words = KINDS[plain][1] if plain in KINDS else f"a {plain.__name__}"
+    return f"{words}, each {_in_words(parts[0])}" if plain in (tuple, Sequence) and parts else words
 
 
 def check_positive(config: Any, *fields: str) -> None:
-    """Raise ValueError where one of the named fields of a config is not a whole number of at least 1."""
+    """Raise ValueError where one of the named fields of a config is a number below 1."""
+    check_range(config, *fields, low=1)
+
+
+def check_range(config: Any, *fields: str, low: float = 0, high: float = math.inf, above: bool = False) -> None:
+    """Raise ValueError where a number is not finite, or not from `low` (with `above`, above `low`) to `high`."""
     for field in fields:
-        check_whole(field, getattr(config, field), 1)
-
-
-def check_whole(field: str, value: Any, low: int, high: int | None = None) -> None:
-    """Raise ValueError where `value` of `field` is not a whole number of at least `low` and at most `high`."""
-    if type(value) is not int or value < low or (high is not None and value > high):
-        limits = f"at least {low}" if high is None else f"{low} to {high}"
-        raise ValueError(f"{field} {value!r} must be a whole number, {limits}")
+        value = getattr(config, field)
+        if value is None:
+            continue
+        if not math.isfinite(value):
+            raise ValueError(f"{field} {value!r} must be finite")
+        if not low <= value <= high or (above and value == low):
+            least = f"be {'above' if above else 'at least'} {low:g}"
+            raise ValueError(f"{field} {value!r} must {least if high == math.inf else f'lie in {low:g} to {high:g}'}")
 
 
 def check_widths(config: Any, field: str) -> None:
-    """Make a tuple of a config's field; raise ValueError where it is no list of whole numbers of at least 1."""
+    """Make a tuple of a config's list; raise ValueError where it is empty or holds a number below 1."""
     value = getattr(config, field)
-    if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"{field} {value!r} must be a list of whole numbers, one for each level, one level at least")
-    for number in value:
-        check_whole(f"{field}:", number, 1)
+    if not value or min(value) < 1:
+        raise ValueError(f"{field} {value!r} must hold a number for each level, one level at least, of at least 1 each")
     object.__setattr__(config, field, tuple(value))
-
-
-def check_number(config: Any, field: str, *, low: float = 0.0, high: float = math.inf, above: bool = False) -> None:
-    """Raise ValueError where a field is no finite number from `low` (with `above`, above `low`) to `high`."""
-    value = getattr(config, field)
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not low <= value <= high or (above and value == low):
-        limits = f"{'above' if above else 'at least'} {low:g}" if high == math.inf else f"{low:g} to {high:g}"
-        raise ValueError(f"{field} {value!r} must be a number, {limits}")
 
 
 def check_choice(config: Any, field: str, choices: Any, what: str | None = None) -> None:
@@ -85,13 +93,6 @@ def check_choice(config: Any, field: str, choices: Any, what: str | None = None)
     value = getattr(config, field)
     if value not in tuple(choices):
         raise ValueError(f"no {what or field} {value!r}; there are {', '.join(choices)}")
-
-
-def check_truth(config: Any, *fields: str) -> None:
-    """Raise ValueError where one of the named fields of a config is neither True nor False."""
-    for field in fields:
-        if not isinstance(value := getattr(config, field), bool):
-            raise ValueError(f"{field} {value!r} must be true or false")
 
 
 def check_multiple(field: str, value: int, by: str, divisor: int) -> None:
@@ -102,24 +103,15 @@ def check_multiple(field: str, value: int, by: str, divisor: int) -> None:
 
 def check_images(x: Tensor, channels: int, size: int) -> None:
     """Raise ValueError unless `x` holds floating-point images (B, C, size, size)."""
-    check_floating(x)
+    rng.check_floating(x)
     if x.ndim != 4 or x.shape[1:] != (channels, size, size):
         raise ValueError(f"images of shape {tuple(x.shape)}; this model takes (batch, {channels}, {size}, {size})")
 
 
-def check_floating(x: Tensor) -> None:
-    """Raise ValueError for images of whole numbers, as uint8."""
-    if not x.is_floating_point():
-        raise ValueError(
-            f"images of type {x.dtype}; this model takes floating-point numbers in [-1, 1], shape (batch, channels, "
-            "height, width): scale bytes by x / 127.5 - 1"
-        )
-
-
-def check_per_image(x: Tensor, batch: int, what: str) -> None:
-    """Raise ValueError unless `x` holds one number for each image: (B,)."""
+def check_per_sample(x: Tensor, batch: int, what: str) -> None:
+    """Raise ValueError unless `x` holds one number for each sample: (B,)."""
     if x.shape != (batch,):
-        raise ValueError(f"{what} of shape {tuple(x.shape)}; this model takes one for each image: ({batch},)")
+        raise ValueError(f"{what} of shape {tuple(x.shape)}; this model takes one for each sample: ({batch},)")
 
 
 def check_pairs(source: Tensor, target: Tensor) -> None:

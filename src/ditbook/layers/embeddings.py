@@ -123,7 +123,7 @@ class LabelEmbedding(nn.Module):
                 and the table's own index error stands.
         """
         if y.ndim != 1 or y.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"labels of shape {tuple(y.shape)} and type {y.dtype}; expected whole numbers, int64 (B,)")
+            raise ValueError(f"labels of shape {tuple(y.shape)} and type {y.dtype}; expected int64 or int32, (B,)")
         if not torch.compiler.is_compiling() and y.device.type == "cpu" and y.numel():
             low, high = int(y.min()), int(y.max())
             if low < 0 or high > self.null:

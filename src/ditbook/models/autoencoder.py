@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditbook import rng
-from ditbook.layers.checks import check_floating, check_multiple, check_number, check_positive, check_widths
+from ditbook.layers.checks import check_multiple, check_positive, check_range, check_types, check_widths
 from ditbook.layers.conv import Downsample, ResidualBlock, SpatialAttention, Upsample
 
 EPS = 1e-6  # of every norm
@@ -39,11 +39,12 @@ class AutoencoderConfig:
     scale: float = 0.18215  # makes latents of standard deviation one, for diffusion
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "channels", "patch", "latent_channels", "blocks", "groups")
         check_widths(self, "widths")
         for width in self.widths:
             check_multiple("widths:", width, "groups", self.groups)
-        check_number(self, "scale", above=True)
+        check_range(self, "scale", above=True)
 
     @property
     def factor(self) -> int:
@@ -146,7 +147,7 @@ class Autoencoder(nn.Module):
         Raises:
             ValueError: images of whole numbers, wrong channels, or sides that are not divisible by the factor f.
         """
-        check_floating(x)
+        rng.check_floating(x)
         f = self.config.factor
         if x.ndim != 4 or x.shape[1] != self.config.channels or x.shape[2] % f or x.shape[3] % f:
             raise ValueError(

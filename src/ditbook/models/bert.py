@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ditbook.layers.attention import attention_map, causal_mask, padding_mask
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_positive, check_truth, check_whole
+from ditbook.layers.checks import check_multiple, check_positive, check_range, check_types
 from ditbook.layers.complexity import Complexity
 
 EPS = 1e-12  # of every LayerNorm
@@ -48,10 +48,10 @@ class BERTConfig:
     causal: bool = False  # each token attends only to those before it and to itself: the rival that reads left to right
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "vocabulary", "positions", "segments", "width", "depth", "heads")
         check_multiple("width", self.width, "heads", self.heads)
-        check_whole("pad", self.pad, 0, self.vocabulary - 1)
-        check_truth(self, "causal")
+        check_range(self, "pad", high=self.vocabulary - 1)
 
     @classmethod
     def from_name(cls, name: str, **changes: Any) -> "BERTConfig":

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ditbook.layers.attention import causal_mask
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_positive
+from ditbook.layers.checks import check_multiple, check_per_sample, check_positive, check_types
 from ditbook.layers.patches import PatchEmbed
 
 START = math.log(1 / 0.07)  # of the logarithm of the scale, which is one over the temperature
@@ -45,6 +45,7 @@ class CLIPConfig:
     joint: int = 512  # J
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, *(field.name for field in fields(self)))
         check_multiple("size", self.size, "patch", self.patch)
         check_multiple("width", self.width, "heads", self.heads)
@@ -127,8 +128,7 @@ class CLIP(nn.Module):
         if length > self.config.context:
             raise ValueError(f"texts of {length} tokens are longer than the context of {self.config.context}")
         end = tokens.argmax(dim=1) if end is None else end
-        if end.shape != tokens.shape[:1]:
-            raise ValueError(f"ends of shape {tuple(end.shape)} for {len(tokens)} texts; one for each is needed")
+        check_per_sample(end, len(tokens), "ends")
         x, mask = self.embed(tokens) + self.text_positions[:length], causal_mask(length, tokens.device)
         for layer in self.text_layers:
             x = layer(x, mask)

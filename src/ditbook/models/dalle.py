@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ditbook.layers.attention import KVCache, causal_mask
 from ditbook.layers.autoregressive import Autoregressive, State
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_number, check_positive
+from ditbook.layers.checks import check_multiple, check_positive, check_range, check_types
 
 EPS = 1e-5  # of every LayerNorm
 PAD, BOS = 0, 1  # words that fill up a text, and that begin it
@@ -46,9 +46,10 @@ class DALLEConfig:
     std: float = 0.02  # of the weights at the start
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "words", "codes", "text", "grid", "width", "depth", "heads")
         check_multiple("width", self.width, "heads", self.heads)
-        check_number(self, "std", above=True)
+        check_range(self, "std", above=True)
 
     @property
     def vocabulary(self) -> int:

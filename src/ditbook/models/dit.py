@@ -17,10 +17,10 @@ from ditbook.layers.block import TransformerBlock
 from ditbook.layers.checks import (
     check_choice,
     check_multiple,
-    check_number,
-    check_per_image,
+    check_per_sample,
     check_positive,
-    check_truth,
+    check_range,
+    check_types,
 )
 from ditbook.layers.complexity import Complexity
 from ditbook.layers.embeddings import FREQUENCY_WIDTH, LabelEmbedding, TimestepEmbedding, sincos_2d
@@ -72,13 +72,13 @@ class DiTConfig:
     block: str = "adaLN-Zero"  # one of `BLOCKS`
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_choice(self, "block", BLOCKS)
         check_positive(self, "size", "channels", "patch", "width", "depth", "heads", "num_classes")
         check_multiple("size", self.size, "patch", self.patch)
         check_multiple("width", self.width, "heads", self.heads)
         check_multiple("width", self.width, "sines and cosines of two axes:", 4)
-        check_number(self, "label_dropout", high=1)
-        check_truth(self, "learn_sigma")
+        check_range(self, "label_dropout", high=1)
 
     @classmethod
     def from_name(cls, name: str, **changes: Any) -> "DiTConfig":
@@ -239,8 +239,8 @@ class DiT(nn.Module):
         Raises:
             ValueError: wrong shapes, images of whole numbers, or a class out of range.
         """
-        check_per_image(t, len(x), "timesteps")
-        check_per_image(y, len(x), "labels")
+        check_per_sample(t, len(x), "timesteps")
+        check_per_sample(y, len(x), "labels")
         tokens = self.patch_embed(x) + self.pos_embed  # (B, T, D)  # (16.2)
         time, label = self.time_embed(t), self.label_embed(y)  # (B, D) each
         kind = BLOCKS[self.config.block].condition

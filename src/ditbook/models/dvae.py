@@ -13,7 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ditbook.layers.checks import check_floating, check_multiple, check_number, check_positive
+from ditbook import rng
+from ditbook.layers.checks import check_multiple, check_positive, check_range, check_types
 from ditbook.layers.logit_laplace import from_unit, logit_laplace, to_unit
 from ditbook.layers.quantize import VectorQuantizer, gumbel_softmax, one_hot
 
@@ -38,12 +39,10 @@ class DVAEConfig:
     code_width: int | None = None  # D: with it the tokens are the nearest codes (vector quantization), else the logits'
 
     def __post_init__(self) -> None:
-        check_positive(self, "channels", "vocabulary", "width", "start", "groups", "blocks")
+        check_types(self)
+        check_positive(self, "channels", "vocabulary", "width", "start", "groups", "blocks", "code_width")
         check_multiple("width", self.width, "the narrowing of a block:", 4)
-        if self.code_width is not None:
-            check_positive(self, "code_width")
-        if self.gain is not None:
-            check_number(self, "gain", above=True)
+        check_range(self, "gain", above=True)
 
     @property
     def factor(self) -> int:
@@ -153,7 +152,7 @@ class DVAE(nn.Module):
 
         Images enter as values from 0.1 to 0.9, as in the published code.
         """
-        check_floating(x)
+        rng.check_floating(x)
         f = self.config.factor
         if x.ndim != 4 or x.shape[1] != self.config.channels or x.shape[2] % f or x.shape[3] % f:
             raise ValueError(
@@ -188,7 +187,7 @@ class DVAE(nn.Module):
         Raises:
             ValueError: images of whole numbers.
         """
-        check_floating(x)
+        rng.check_floating(x)
         return logit_laplace(to_unit(x), *self.decode(weights))
 
     @torch.no_grad()

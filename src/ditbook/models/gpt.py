@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ditbook.layers.attention import KVCache, attention_map, causal_mask
 from ditbook.layers.autoregressive import Autoregressive, State
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_number, check_positive, check_truth
+from ditbook.layers.checks import check_multiple, check_positive, check_range, check_types
 from ditbook.layers.complexity import Complexity
 
 EPS = 1e-5  # of every LayerNorm
@@ -52,10 +52,10 @@ class GPTConfig:
     std: float = 0.02  # of the weights at the start
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "vocabulary", "longest", "width", "depth", "heads")
         check_multiple("width", self.width, "heads", self.heads)
-        check_number(self, "std", above=True)
-        check_truth(self, "pre_norm")
+        check_range(self, "std", above=True)
 
     @classmethod
     def from_name(cls, name: str, **changes: Any) -> "GPTConfig":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ditbook.layers.attention import KVCache, causal_mask
 from ditbook.layers.autoregressive import Autoregressive, State
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_per_image, check_positive, check_rows, check_whole
+from ditbook.layers.checks import check_multiple, check_per_sample, check_positive, check_range, check_rows, check_types
 from ditbook.layers.components import QuantizedComponents
 from ditbook.layers.directions import scaled
 from ditbook.layers.embeddings import TimestepEmbedding
@@ -38,6 +38,7 @@ class DiffusionPriorConfig:
     heads: int = 32
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, *(field.name for field in fields(self)))
         check_multiple("width", self.width, "heads", self.heads)
 
@@ -56,8 +57,8 @@ class AutoregressivePriorConfig(DiffusionPriorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("components", self.components, 1, self.joint)
-        check_whole("values", self.values, 2)
+        check_range(self, "components", low=1, high=self.joint)
+        check_range(self, "values", low=2)
 
 
 class CaptionEmbedding(nn.Module):
@@ -138,11 +139,10 @@ class DiffusionPrior(nn.Module):
         Raises:
             ValueError: a caption is longer than the context, or not one timestep, caption and vector for each vector.
         """
-        check_per_image(t, len(x), "timesteps")
-        check_rows(x, len(x), self.config.joint, "noisy vectors")
-        check_rows(tokens, len(x), None, "captions")
-        check_rows(text, len(x), self.config.joint, "vectors of captions")
         tokens = padded(tokens, self.config.context)
+        check_per_sample(t, len(tokens), "timesteps")
+        check_rows(x, len(tokens), self.config.joint, "noisy vectors")
+        check_rows(text, len(tokens), self.config.joint, "vectors of captions")
         rest = [self.time(t), self.image(x), self.query.expand(len(x), -1)]
         h = torch.cat([self.caption(tokens, scaled(text)), torch.stack(rest, dim=1)], dim=1)  # (B, T + 4, D)  # (14.6)
         h, mask = h + self.positions, caption_mask(tokens, after=4)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ditbook.layers.autoregressive import Autoregressive
-from ditbook.layers.checks import check_choice, check_positive
+from ditbook.layers.checks import check_choice, check_positive, check_types
 from ditbook.layers.recurrent import LAYERS, Hidden, Recurrent
 
 
@@ -28,6 +28,7 @@ class LanguageModelConfig:
     kind: str = "lstm"  # one of ditbook.layers.recurrent.LAYERS
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_choice(self, "kind", LAYERS, "kind of layer")
         check_positive(self, "vocabulary", "width", "hidden", "layers")
 

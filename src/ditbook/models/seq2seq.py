@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ditbook.layers.autoregressive import EncoderDecoder, State
-from ditbook.layers.checks import check_choice, check_positive, check_whole
+from ditbook.layers.checks import check_choice, check_positive, check_range, check_types
 from ditbook.layers.recurrent import GRU
 
 KINDS = ("none", "additive", "dot")
@@ -30,9 +30,10 @@ class Seq2SeqConfig:
     pad: int = 0  # the token of the source that is padding
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_choice(self, "attention", KINDS, "kind of attention")
         check_positive(self, "source", "target", "width")
-        check_whole("pad", self.pad, 0, self.source - 1)
+        check_range(self, "pad", high=self.source - 1)
 
 
 class Attention(nn.Module):

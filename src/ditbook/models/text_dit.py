@@ -20,10 +20,10 @@ from ditbook.layers.block import TransformerBlock
 from ditbook.layers.checks import (
     check_choice,
     check_multiple,
-    check_number,
-    check_per_image,
+    check_per_sample,
     check_positive,
-    check_whole,
+    check_range,
+    check_types,
 )
 from ditbook.layers.embeddings import LabelEmbedding, TimestepEmbedding, sincos_2d
 from ditbook.layers.mlp import MLP
@@ -58,6 +58,7 @@ class TextDiTConfig:
     block: str = "cross-attention"  # one of `BLOCKS`
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_choice(self, "block", BLOCKS)
         check_positive(self, "size", "channels", "patch", "width", "depth", "heads", "vocabulary", "context")
         check_positive(self, "text_width", "text_depth")
@@ -65,8 +66,8 @@ class TextDiTConfig:
         check_multiple("width", self.width, "heads", self.heads)
         check_multiple("width", self.width, "sines and cosines of two axes:", 4)
         check_multiple("text_width", self.text_width, "heads", self.heads)
-        check_whole("num_classes", self.num_classes, 0)
-        check_number(self, "dropout", high=1)
+        check_range(self, "num_classes")
+        check_range(self, "dropout", high=1)
 
     @property
     def tokens(self) -> int:
@@ -247,7 +248,7 @@ class TextDiT(nn.Module):
             has = "no classes: call it without y" if self.label_embed is None else "classes: call it with y"
             raise ValueError(f"this model has {has}")
         if y is not None:
-            check_per_image(y, len(t), "labels")
+            check_per_sample(y, len(t), "labels")
         c = self.time_embed(t) + mean  # (19.2)
         return F.silu(c if y is None or self.label_embed is None else c + self.label_embed(y))
 
@@ -266,7 +267,7 @@ class TextDiT(nn.Module):
         Raises:
             ValueError: wrong shapes, images of whole numbers, a class out of range or where there are none.
         """
-        check_per_image(t, len(x), "timesteps")
+        check_per_sample(t, len(x), "timesteps")
         if tokens.ndim != 2 or len(tokens) != len(x) or tokens.shape[1] > self.config.context:
             wanted = f"({len(x)}, {self.config.context} or less)"
             raise ValueError(f"texts of shape {tuple(tokens.shape)}; this model takes {wanted}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ditbook.layers.attention import KV, KVCache, causal_mask, padding_mask
 from ditbook.layers.autoregressive import Autoregressive, State
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_pairs, check_positive, check_truth, check_whole
+from ditbook.layers.checks import check_multiple, check_pairs, check_positive, check_range, check_types
 from ditbook.layers.embeddings import sincos_1d
 
 
@@ -40,12 +40,12 @@ class TransformerConfig:
     pad: int = 0  # source token that is padding
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "source", "target", "width", "depth", "heads", "longest")
         check_multiple("width", self.width, "heads", self.heads)
         if self.width % 2:
             raise ValueError(f"width {self.width} must be even: half sines, half cosines")
-        check_whole("pad", self.pad, 0, self.source - 1)
-        check_truth(self, "pre_norm")
+        check_range(self, "pad", high=self.source - 1)
 
 
 class Transformer(Autoregressive):

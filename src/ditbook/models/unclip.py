@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ditbook.layers.adaln import AdaLNZeroBlock, FinalLayer
-from ditbook.layers.checks import check_multiple, check_number, check_per_image, check_positive, check_rows
+from ditbook.layers.checks import check_multiple, check_per_sample, check_positive, check_range, check_rows, check_types
 from ditbook.layers.directions import scaled
 from ditbook.layers.embeddings import TimestepEmbedding, sincos_2d
 from ditbook.layers.patches import PatchEmbed, unpatchify
@@ -38,11 +38,12 @@ class UnCLIPDecoderConfig:
     dropout: float = 0.1  # fraction of the vectors that are replaced by the null vector in training
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "size", "channels", "patch", "width", "depth", "heads", "joint", "extra")
         check_multiple("size", self.size, "patch", self.patch)
         check_multiple("width", self.width, "heads", self.heads)
         check_multiple("width", self.width, "sines and cosines of two axes:", 4)
-        check_number(self, "dropout", high=1)
+        check_range(self, "dropout", high=1)
 
 
 class UnCLIPDecoder(nn.Module):
@@ -96,7 +97,7 @@ class UnCLIPDecoder(nn.Module):
         Raises:
             ValueError: wrong shapes, or images of whole numbers.
         """
-        check_per_image(t, len(x), "timesteps")
+        check_per_sample(t, len(x), "timesteps")
         check_rows(embedding, len(x), self.config.joint, "vectors")
         z = scaled(embedding)
         c = F.silu(self.time_embed(t) + self.vector(z))  # (B, D)  # (14.3)

@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ditbook.layers.checks import check_images, check_multiple, check_per_image, check_positive, check_widths
+from ditbook.layers.checks import (
+    check_images,
+    check_multiple,
+    check_per_sample,
+    check_positive,
+    check_types,
+    check_widths,
+)
 from ditbook.layers.conv import Downsample, ResidualBlock, SpatialAttention, Upsample
 from ditbook.layers.embeddings import TimestepEmbedding
 
@@ -37,6 +44,7 @@ class UNetConfig:
     heads: int = 4
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "size", "channels", "patch", "width", "blocks", "heads")
         check_widths(self, "multipliers")
         check_multiple("size", self.size, "patch", self.patch)
@@ -105,7 +113,7 @@ class UNet(nn.Module):
             ValueError: wrong shapes, or images of whole numbers.
         """
         check_images(x, self.config.channels, self.config.size)
-        check_per_image(t, len(x), "timesteps")
+        check_per_sample(t, len(x), "timesteps")
         return self._denoise(x, self.time_embed(t))
 
     def _denoise(self, x: Tensor, c: Tensor) -> Tensor:
@@ -169,8 +177,8 @@ class Upsampler(UNet):
         check_images(low, self.config.channels, self.config.low)
         if len(low) != len(x):
             raise ValueError(f"{len(low)} small images for {len(x)} noisy ones; one for each is needed")
-        check_per_image(t, len(x), "timesteps")
-        check_per_image(level, len(x), "levels")
+        check_per_sample(t, len(x), "timesteps")
+        check_per_sample(level, len(x), "levels")
         enlarged = F.interpolate(low, size=x.shape[2:], mode="bilinear")  # (B, C, S, S)
         c = self.time_embed(t) + self.level_embed(level)  # (B, D)
         return enlarged + self._denoise(torch.cat([x, enlarged], dim=1), c)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ditbook.layers.attention import attention_map
 from ditbook.layers.block import TransformerBlock
-from ditbook.layers.checks import check_multiple, check_positive
+from ditbook.layers.checks import check_multiple, check_positive, check_types
 from ditbook.layers.complexity import Complexity
 from ditbook.layers.patches import PatchEmbed
 
@@ -37,6 +37,7 @@ class ViTConfig:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "size", "channels", "patch", "width", "depth", "heads", "num_classes")
         check_multiple("size", self.size, "patch", self.patch)
         check_multiple("width", self.width, "heads", self.heads)

@@ -4,7 +4,7 @@ A task is a frozen dataclass whose fields are the keys of its recipes. It moves 
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from typing import ClassVar, Generic, TypeVar
 
 import torch
@@ -21,7 +21,7 @@ class Task(ABC, Generic[M]):
     """Data, loss and metric of a kind of recipe, for models of type M.
 
     Raises:
-        ValueError: a field is not of its type, or a number is negative; or 0, where it counts what is trained on.
+        ValueError: a field is not of its type, or a number is out of its range.
     """
 
     splits: ClassVar[bool] = True  # processes can share a batch: the loss is a mean over its rows and changes nothing
@@ -29,11 +29,6 @@ class Task(ABC, Generic[M]):
 
     def __post_init__(self) -> None:
         check_types(self)
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            least = int(field.type is int and field.default is MISSING and not field.name.endswith("_steps"))
-            if isinstance(value, int | float) and not isinstance(value, bool) and value < least:
-                raise ValueError(f"{field.name} {value!r} must be at least {least}")
 
     @abstractmethod
     def data(self) -> Batch:

@@ -9,6 +9,7 @@ from ditbook import data, weights
 from ditbook.data import shapes
 from ditbook.data.drawing import render
 from ditbook.judges.scene_reader import SceneReader
+from ditbook.layers.checks import check_positive, check_range
 from ditbook.models.autoencoder import Autoencoder, latent_scale
 from ditbook.objectives.autoencoding import autoencoder_loss
 from ditbook.training.loop import Batch, Context
@@ -22,6 +23,11 @@ class Reconstruct(Task[Autoencoder]):
 
     layouts: int
     kl_weight: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "layouts")
+        check_range(self, "kl_weight")
 
     def data(self) -> Batch:
         """Images of one to three things."""

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ditbook import generation
 from ditbook.data import captions, tokenizer
+from ditbook.layers.checks import check_range
 from ditbook.metrics import text
 from ditbook.models.seq2seq import Seq2Seq
 from ditbook.models.transformer import Transformer
@@ -24,6 +25,10 @@ class Captions(Task[Seq2Seq | Transformer]):
     label_smoothing: float
 
     splits = False  # a mean over the words, of which each part of a batch has another number
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "label_smoothing", high=1)
 
     def data(self) -> Batch:
         """50,000 captions of the train split."""

@@ -9,6 +9,7 @@ from ditbook import data
 from ditbook.data import captions, shapes, tokenizer
 from ditbook.data.drawing import render
 from ditbook.data.scene import SIZES
+from ditbook.layers.checks import check_positive
 from ditbook.metrics import retrieval
 from ditbook.models.clip import CLIP, class_vectors
 from ditbook.objectives.contrastive import contrastive_loss
@@ -22,6 +23,10 @@ class MatchCaptions(Task[CLIP]):
 
     splits = False  # each image is compared with the captions of the whole batch
     layouts: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "layouts")
 
     def data(self) -> Batch:
         """Images and captions of layouts of seen pairs that are not held out."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ditbook.data import python_docs
 from ditbook.data.tokenizer import BPETokenizer
+from ditbook.layers.checks import check_positive
 from ditbook.objectives.tokens import next_token_loss
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
@@ -67,6 +68,10 @@ class ContinueManual(Task[Any]):
 
     vocabulary: int  # of the tokenizer
     length: int  # tokens that are read at a time
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "vocabulary", "length")
 
     def data(self) -> Batch:
         """Every piece of length + 1 tokens of the train split."""

@@ -18,6 +18,7 @@ from ditbook.data.drawing import render
 from ditbook.data.scene import Layout, shows
 from ditbook.data.tokenizer import WordTokenizer
 from ditbook.judges.scene_reader import SceneReader
+from ditbook.layers.checks import check_range
 from ditbook.models.clip import CLIP
 from ditbook.models.dalle import DALLE
 from ditbook.models.dvae import DVAE
@@ -49,8 +50,7 @@ class WriteImages(Task[DALLE]):
         object.__setattr__(self, "groups", tuple(self.groups))
         if self.images not in ("shapes", "emoji"):
             raise ValueError(f"images {self.images!r} must be 'shapes' or 'emoji'")
-        if self.images == "shapes" and self.layouts < 1:
-            raise ValueError(f"layouts {self.layouts} must be at least 1, for shapes")
+        check_range(self, "layouts", low=int(self.images == "shapes"))
 
     @cached_property
     def dvae(self) -> DVAE:

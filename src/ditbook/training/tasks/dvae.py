@@ -12,6 +12,7 @@ from ditbook.data.drawing import render
 from ditbook.data.scene import Layout
 from ditbook.judges.scene_reader import SceneReader
 from ditbook.layers import quantize
+from ditbook.layers.checks import check_positive, check_range
 from ditbook.layers.quantize import VectorQuantizer, one_hot
 from ditbook.models.dvae import DVAE
 from ditbook.objectives.discrete import quantized_loss
@@ -30,6 +31,11 @@ class Tokenize(Task[DVAE]):
     restart_every: int  # steps; then codes that nothing in the batch is nearest to start again at vectors of it
     restart_steps: int  # until this step
     noise: float  # width of the uniform noise on images: without it a flat area's likelihood has no bound
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "layouts", "restart_every")
+        check_range(self, "commitment", "continuous_steps", "restart_steps", "noise")
 
     def data(self) -> Batch:
         """Images of layouts of one or two things of seen pairs, and the emoji of the train split."""

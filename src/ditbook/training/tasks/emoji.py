@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ditbook import data, pipeline, rng, weights
 from ditbook.data import emoji, tokenizer
+from ditbook.layers.checks import check_range
 from ditbook.models.autoencoder import Autoencoder, latent_scale
 from ditbook.models.clip import CLIP
 from ditbook.models.unclip import UnCLIPDecoder
@@ -38,6 +39,10 @@ class ReconstructEmoji(Task[Autoencoder]):
     """Encode drawings as small latents and decode them."""
 
     kl_weight: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "kl_weight")
 
     def data(self) -> Batch:
         """The drawings of the train split."""

@@ -13,6 +13,7 @@ from ditbook.diffusion import editing
 from ditbook.diffusion.gaussian import GaussianDiffusion
 from ditbook.diffusion.losses import denoising_loss
 from ditbook.diffusion.process import Parameterization
+from ditbook.layers.checks import check_positive
 from ditbook.metrics.fid import Features, Statistics, frechet, statistics
 from ditbook.models.unet import UNet, Upsampler
 from ditbook.training.loop import Batch, Context
@@ -122,6 +123,10 @@ class UpsampleFaces(Task[Upsampler]):
     levels: int  # the noise on the small image has a random timestep below this one
     predicts: Parameterization = "x_start"
     schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "levels")
 
     def data(self) -> Batch:
         """The faces of the train split, of full size."""

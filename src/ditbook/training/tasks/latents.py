@@ -10,6 +10,7 @@ from torch import Tensor
 from ditbook import pipeline, rng, weights
 from ditbook.diffusion.losses import denoising_loss, loss_by_time
 from ditbook.diffusion.process import Parameterization
+from ditbook.layers.checks import check_range
 from ditbook.models.autoencoder import AutoencoderConfig, sample_latent
 from ditbook.models.dit import MODELS, DiT, DiTConfig
 from ditbook.training.latents import AUTOENCODER, read
@@ -32,6 +33,10 @@ class Latents(Task[DiT]):
     predicts: Parameterization | None = None
     schedule: str = "linear"
     scale: float | None = None  # of the autoencoder, so that a run can be planned before there is one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "scale", above=True)
 
     @cached_property
     def factor(self) -> float:

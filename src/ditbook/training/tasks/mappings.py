@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ditbook.data import mappings
+from ditbook.layers.checks import check_positive
 from ditbook.models.gpt import GPT
 from ditbook.objectives.tokens import next_token_loss
 from ditbook.training.loop import Batch, Context
@@ -21,6 +22,10 @@ class FollowMappings(Task[GPT]):
 
     sequences: int  # mappings to train on
     pairs: int  # of a sequence
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "sequences", "pairs")
 
     def data(self) -> Batch:
         """Sequences of `pairs` pairs, each under a mapping of its own."""

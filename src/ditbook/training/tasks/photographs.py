@@ -9,6 +9,7 @@ from ditbook import data, pipeline, rng
 from ditbook.data import photographs
 from ditbook.diffusion.losses import denoising_loss
 from ditbook.diffusion.process import Parameterization, Process
+from ditbook.layers.checks import check_positive
 from ditbook.models.unet import UNet
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
@@ -32,6 +33,10 @@ class Photographs(Task[UNet]):
     squares: int
     predicts: Parameterization = "x_start"
     schedule: str = "cosine"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "squares")
 
     def data(self) -> Batch:
         """Squares of 32×32 pixels."""

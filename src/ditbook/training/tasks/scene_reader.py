@@ -11,6 +11,7 @@ from ditbook.data.drawing import render
 from ditbook.data.scene import Layout
 from ditbook.judges import scene_reader
 from ditbook.judges.scene_reader import SceneReader
+from ditbook.layers.checks import check_positive, check_range
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks import Task
 
@@ -21,6 +22,11 @@ class ReadScenes(Task[SceneReader]):
 
     layouts: int
     noise: float  # largest standard deviation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "layouts")
+        check_range(self, "noise")
 
     def data(self) -> Batch:
         """Images of layouts that are not held out, and what each cell of them shows."""

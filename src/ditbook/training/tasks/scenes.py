@@ -12,6 +12,7 @@ from ditbook.data.drawing import render
 from ditbook.diffusion.losses import denoising_loss, loss_by_time
 from ditbook.diffusion.process import Parameterization
 from ditbook.judges.scene_reader import SceneReader
+from ditbook.layers.checks import check_positive
 from ditbook.models.autoencoder import Autoencoder
 from ditbook.models.dit import DiT
 from ditbook.training.loop import Batch, Context
@@ -26,6 +27,10 @@ class Scenes(Task[DiT]):
     latents_of: str | None = None  # the weights of an autoencoder; without it the model works on pixels
     predicts: Parameterization = "eps"
     schedule: str = "linear"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "layouts")
 
     @cached_property
     def autoencoder(self) -> Autoencoder | None:

@@ -16,6 +16,7 @@ from ditbook import weights
 from ditbook.data import captions, summaries
 from ditbook.data.scene import Scene
 from ditbook.judges import summaries as judge
+from ditbook.layers.checks import check_positive, check_range
 from ditbook.models.gpt import GPT, ActorCritic, GPTScorer
 from ditbook.objectives.preference import bradley_terry_loss, dpo_loss
 from ditbook.training import policies
@@ -56,6 +57,10 @@ class Prefer(Task[GPTScorer]):
     start_from: str  # weights of the policy whose texts are compared, and of the trunk at the start
     pairs: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "pairs")
+
     def start(self, model: GPTScorer) -> None:
         """Begin with the layers of the policy."""
         model.trunk.load_state_dict(weights.load(self.start_from).state_dict())
@@ -91,6 +96,10 @@ class Reinforce(Task[ActorCritic]):
     reward: str  # weights of the reward model: the reward, and the start of the value network
     rubric: float = 0.0  # weight of the rule-based reward
     ppo: dict[str, Any] = field(default_factory=dict)  # fields of `PPOConfig`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "rubric")
 
     @cached_property
     def config(self) -> PPOConfig:
@@ -139,6 +148,11 @@ class PreferDirectly(Task[GPT]):
     start_from: str  # weights of the policy whose texts are compared: the start, and the reference
     pairs: int
     beta: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "pairs")
+        check_range(self, "beta")
 
     @cached_property
     def reference(self) -> GPT:

@@ -21,6 +21,7 @@ from ditbook.diffusion.losses import denoising_loss
 from ditbook.diffusion.process import Process
 from ditbook.judges import composition
 from ditbook.judges.scene_reader import SceneReader
+from ditbook.layers.checks import check_positive
 from ditbook.models.autoencoder import Autoencoder
 from ditbook.models.text_dit import TextDiT
 from ditbook.training.loop import Batch, Context
@@ -118,6 +119,10 @@ class DrawScenes(_FromText):
     """
 
     layouts: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "layouts")
 
     @cached_property
     def sampled(self) -> list[Layout]:

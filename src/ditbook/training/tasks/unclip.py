@@ -19,6 +19,7 @@ from ditbook.diffusion import samplers
 from ditbook.diffusion.guidance import ClassifierFreeGuidance
 from ditbook.diffusion.losses import denoising_loss
 from ditbook.diffusion.process import Process
+from ditbook.layers.checks import check_positive, check_range
 from ditbook.layers.directions import closest, scaled, unscaled
 from ditbook.models.autoencoder import Autoencoder
 from ditbook.models.clip import CLIP
@@ -26,7 +27,7 @@ from ditbook.models.dit import DiT
 from ditbook.models.prior import AutoregressivePrior, DiffusionPrior
 from ditbook.models.unclip import UnCLIPDecoder
 from ditbook.training.loop import Batch, Context
-from ditbook.training.tasks import Task
+from ditbook.training.tasks import M, Task
 from ditbook.training.tasks.clip import prompts
 
 PART = 500  # images that are encoded at once
@@ -80,6 +81,10 @@ class DecodeVectors(DecodeImages):
     layouts: int
     starts_from: str | None = None  # weights of a DiT on the same latents, with the same blocks
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "layouts")
+
     @torch.no_grad()
     def start(self, model: UnCLIPDecoder) -> None:
         """Take over what a DiT has learned without a class; what is made of the vector starts at zero."""
@@ -97,10 +102,7 @@ class DecodeVectors(DecodeImages):
 
     @torch.no_grad()
     def evaluate(self, model: UnCLIPDecoder) -> dict[str, float]:
-        """Similarity of held-out images and what is decoded from their vectors; and whether the same things are read.
-
-        The similarity is that of CLIP's vectors.
-        """
+        """Similarity, of CLIP's vectors, of held-out images and what is decoded; whether the same things are read."""
         x, judge = data.to_float(rendered(sample_layouts(4000, seed=1, held_out=True)[:300])), weights.load(self.clip)
         vectors = judge.encode_image(x)
         process = pipeline.process(model, None, self.schedule)
@@ -113,11 +115,15 @@ class DecodeVectors(DecodeImages):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FromCaptions:
+class _FromCaptions(Task[M]):
     """Captions of the shapes world and CLIP's vectors of both sides."""
 
     clip: str
     layouts: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "layouts")
 
     def data(self) -> Batch:
         """Tokens of captions, vectors of captions and of images."""
@@ -129,10 +135,14 @@ class _FromCaptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuessVectors(_FromCaptions, Task[DiffusionPrior]):
+class GuessVectors(_FromCaptions[DiffusionPrior]):
     """Denoise CLIP's vectors of images, given their captions."""
 
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "dropout", high=1)
 
     def loss(self, model: DiffusionPrior, batch: Batch, context: Context) -> Tensor:
         """Mean squared error of the predicted clean vector."""
@@ -146,7 +156,7 @@ class GuessVectors(_FromCaptions, Task[DiffusionPrior]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriteVectors(_FromCaptions, Task[AutoregressivePrior]):
+class WriteVectors(_FromCaptions[AutoregressivePrior]):
     """Predict the codes of CLIP's vectors of images, given their captions."""
 
     def batches(self, model: AutoregressivePrior) -> Batch:
@@ -192,10 +202,7 @@ def rendered(layouts: list[Layout]) -> Tensor:
 
 @torch.no_grad()
 def embedded(layouts: list[Layout], model: CLIP, texts: list[str] | None = None) -> Batch:
-    """Tokens (N, T), and vectors of captions and of images, (N, J) each; other captions may take the place of the true.
-
-    The key "image" is the vector of the image.
-    """
+    """Tokens (N, T), vectors of captions, "text", and of images, "image", (N, J) each; `texts` may replace captions."""
     tokens, end = prompts([captions.english(it.scene) for it in layouts] if texts is None else texts)
     parts = zip(tokens.split(PART), end.split(PART), strict=True)
     text = torch.cat([model.encode_text(*part) for part in parts])

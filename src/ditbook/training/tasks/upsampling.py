@@ -9,6 +9,7 @@ from torch import Tensor
 from ditbook import data
 from ditbook.data.drawing import render
 from ditbook.diffusion import editing
+from ditbook.layers.checks import check_positive
 from ditbook.models.unet import Upsampler
 from ditbook.training.loop import Batch, Context
 from ditbook.training.tasks.faces import UpsampleFaces, reduced
@@ -20,6 +21,10 @@ class UpsampleScenes(UpsampleFaces):
     """Enlarge scenes of one or two things, shown with noise of a random level."""
 
     layouts: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "layouts")
 
     def data(self) -> Batch:
         """Large images as bytes, (N, 64, 64, 3)."""
