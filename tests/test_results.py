@@ -50,7 +50,7 @@ def test_names_are_the_experiments():
     chapter_9 = ("agreement", "codebooks", "reranking", "words")
     chapter_12 = ("guidance", "paths", "samplers")
     chapter_13 = ("augmentation", "cascade", "denoising", "edits", "inpainting", "inpainting-gaussian", "outpainting")
-    others = ("ablation", "bound", "open-start", "pixel-noise", "random-start", "scaling")
+    others = ("ablation", "bound", "bound-samples", "open-start", "pixel-noise", "random-start", "scaling")
     chapter_14 = ("unclip-captions", "unclip-emoji", "unclip-places", "unclip-probe", "unclip-sources")
     chapter_19 = ("text-ablation", "text-emoji", "text-positions", "text-scenes")
     language = (*chapter_4, *chapter_5, *chapter_6)
@@ -215,6 +215,23 @@ def test_the_experiment_on_the_bound_is_complete_and_its_terms_add_up():
         assert {len(terms) for terms in row["terms"].values()} == {22}
         for name, bits in row["bits"].items():
             assert abs(sum(row["terms"][name]) - bits) < 1e-3
+
+
+def test_the_samples_of_chapter_11_are_ten_digits_of_three_of_its_trainings():
+    rows, measured = results.load("bound-samples"), results.load("bound")
+    keys = [(row["schedule"], row["loss"], row["seed"]) for row in rows]
+    assert keys == [("linear", "simple", 0), ("linear", "bound", 0), ("cosine", "hybrid", 0)]
+    for key, row in zip(keys, rows, strict=True):
+        pixels = np.array(row["pixels"])
+        assert pixels.shape == (10, 64)
+        assert pixels.dtype.kind == "i"
+        assert pixels.min() == 0
+        assert 200 < pixels.max() <= 255
+        same_noise = [np.corrcoef(one, other)[0, 1] for one, other in zip(pixels, rows[0]["pixels"], strict=True)]
+        assert min(same_noise) > 0.85
+        assert 0 < row["read"] < 1
+        (distance,) = (r["distance"] for r in measured if (r["schedule"], r["loss"], r["seed"]) == key)
+        assert row["distance"] == pytest.approx(distance, rel=0.03)  # trained again
 
 
 def test_chapter_16_prints_the_means_of_the_ablation():

@@ -227,6 +227,7 @@ if __name__ == "__main__":
         "manual": manual,
         "fine-tuning": fine_tuning,
         "bound": experiments_bound.measure,
+        "bound-samples": experiments_bound.draw,
         "codebooks": experiments_codebooks.collapse,
         "gpt-scaling": experiments_gpt.scaling,
         "gpt-mappings": experiments_gpt.learning,

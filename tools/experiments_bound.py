@@ -22,7 +22,7 @@ from ditbook.diffusion.guidance import drop_condition, null_condition
 from ditbook.diffusion.losses import bound_loss
 from ditbook.metrics import fid
 from ditbook.models.dit import DiT, DiTConfig
-from ditbook.training.loop import Batch, Context, TrainConfig, train
+from ditbook.training.loop import Batch, Context, TrainConfig, Trained, train
 from ditbook.training.tasks.digits import Digits
 
 SEEDS, STEPS = (0, 1, 2), 1500
@@ -31,6 +31,8 @@ PLANS = [("linear", loss) for loss in LOSSES] + [("cosine", loss) for loss in LO
 DIGIT: dict[str, Any] = {"size": 8, "channels": 1, "num_classes": 10}
 TRAINING: dict[str, Any] = {"steps": STEPS, "batch_size": 64, "learning_rate": 1e-3, "ema_decay": 0.995}
 EDGES = (0, 1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000)
+DRAWN, KEPT = (PLANS[0], PLANS[2], PLANS[5]), 10  # of whose samples the first are kept, one of each digit
+LABELS = torch.arange(10).repeat(COUNT // 10)
 HELD_OUT = 3  # every third held-out digit is measured: 100
 
 
@@ -40,21 +42,43 @@ def measure() -> None:
         for schedule, loss in PLANS:
             key = {"schedule": schedule, "loss": loss, "seed": seed}
             if not stored("bound", key):
-                store("bound", key | trained(schedule, loss, seed) | machine())
+                store("bound", key | measured(schedule, loss, seed) | machine())
 
 
-def trained(schedule: str, loss: str, seed: int) -> dict[str, Any]:
+def draw() -> None:
+    """The first of the samples that `distance` is of, as 64 grey levels each from 0 to 255, for the first seed.
+
+    Beside them stand the distance, which tells how near a training comes that had to be run again, and the fraction of
+    all COUNT samples that are read as the digit of their label.
+    """
+    for schedule, loss in DRAWN:
+        key = {"schedule": schedule, "loss": loss, "seed": SEEDS[0]}
+        if not stored("bound-samples", key):
+            task = Digits(schedule=schedule)
+            model = cast("DiT", trained(task, loss, SEEDS[0]).ema.eval())
+            images = sampled(model, cast("GaussianDiffusion", task.process(model)).respace(25), samplers.ddim)
+            row = {"distance": distance(images), "read": task.read(images, LABELS.tolist()), "samples": COUNT}
+            row["pixels"] = ((images[:KEPT].flatten(1) + 1) * 127.5).round().int().tolist()
+            store("bound-samples", key | row | machine())
+
+
+def measured(schedule: str, loss: str, seed: int) -> dict[str, Any]:
     """Train one model and measure it."""
     task, start = Digits(schedule=schedule), time.perf_counter()
-    torch.manual_seed(seed)
-    model = DiT(DiTConfig.from_name("tiny-M/2", **DIGIT, learn_sigma=loss != "simple")).to(DEVICE)
-    path = RUNS / f"bound-{schedule}-{loss.replace(', ', '-').replace(' ', '-')}-{seed}.safetensors"
-    by = BoundLoss(task, model, important=loss == "bound") if loss.startswith("bound") else task.loss
-    training = TrainConfig(**TRAINING, seed=seed)
-    found = train(model, cast("Callable[..., Tensor]", by), task.data(), training, path=path, save_every=100_000)
+    found = trained(task, loss, seed)
     last, seconds = found.losses[-500:], round(time.perf_counter() - start, 1)
     row = {"steps": STEPS, "training loss": statistics.mean(last), "its spread": statistics.stdev(last)}
     return row | measures(cast("DiT", found.ema.eval()), task) | {"seconds": seconds}
+
+
+def trained(task: Digits, loss: str, seed: int) -> Trained:
+    """Train one model, or go on from its checkpoint."""
+    torch.manual_seed(seed)
+    model = DiT(DiTConfig.from_name("tiny-M/2", **DIGIT, learn_sigma=loss != "simple")).to(DEVICE)
+    path = RUNS / f"bound-{task.schedule}-{loss.replace(', ', '-').replace(' ', '-')}-{seed}.safetensors"
+    by = BoundLoss(task, model, important=loss == "bound") if loss.startswith("bound") else task.loss
+    training = TrainConfig(**TRAINING, seed=seed)
+    return train(model, cast("Callable[..., Tensor]", by), task.data(), training, path=path, save_every=100_000)
 
 
 class BoundLoss:
@@ -87,17 +111,22 @@ def measures(model: DiT, task: Digits) -> dict[str, Any]:
     pairs = list(itertools.pairwise(EDGES))
     terms = {name: [*(v[a:b].sum().item() for a, b in pairs), v[-1].item()] for name, v in found.items()}
     row = {"bits": {name: values.sum().item() for name, values in found.items()}, "terms": terms}
-    row |= {"distance": distance(model, diffusion.respace(25), samplers.ddim)}
-    row |= {"distance, ancestral": distance(model, diffusion.respace(50), samplers.ddpm)}
+    row |= {"distance": distance(sampled(model, diffusion.respace(25), samplers.ddim))}
+    row |= {"distance, ancestral": distance(sampled(model, diffusion.respace(50), samplers.ddpm))}
     return row | {"error": task.held_out_error(model.cpu())}
 
 
-def distance(model: DiT, process: GaussianDiffusion, step: samplers.Step) -> float:
-    """Fréchet distance in pixels to the digits that were learned from, as chapter 16 measures it.
+def sampled(model: DiT, process: GaussianDiffusion, step: samplers.Step) -> Tensor:
+    """Digits 0 to 9 in turn, (COUNT, 1, 8, 8), from the same noise for every model.
 
     Ancestral steps have the variance of the head, or β.
     """
     noise = rng.randn((COUNT, 1, 8, 8), torch.Generator().manual_seed(9), like=torch.empty(0, device=DEVICE))
-    labels, generator = torch.arange(10, device=DEVICE).repeat(COUNT // 10), torch.Generator().manual_seed(10)
+    labels, generator = LABELS.to(DEVICE), torch.Generator().manual_seed(10)
     images = samplers.sample(model, noise, process, step=step, clip=1.0, generator=generator, y=labels)
-    return fid.frechet(real(), fid.statistics(lambda x: x.flatten(1), images.cpu().clamp(-1, 1)))
+    return images.cpu().clamp(-1, 1)
+
+
+def distance(images: Tensor) -> float:
+    """Fréchet distance in pixels to the digits that were learned from, as chapter 16 measures it."""
+    return fid.frechet(real(), fid.statistics(lambda x: x.flatten(1), images))
