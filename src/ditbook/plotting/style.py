@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from zlib import Z_DEFAULT_STRATEGY
 
 import matplotlib.style
+import PIL.Image
 from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -64,7 +66,8 @@ def use_style() -> None:
 def show(fig: Figure, alt: str) -> None:
     """Display a figure as a PNG with alternative text, at half its stored size, and close it.
 
-    The PNG holds no date and no version, so that running the cell again stores the same bytes.
+    The PNG holds no date and no version, so that running the cell again stores the same bytes. It holds no opacity
+    either, which makes it smaller.
 
     Raises:
         ValueError: the alternative text has fewer than 10 characters.
@@ -73,12 +76,11 @@ def show(fig: Figure, alt: str) -> None:
     from matplotlib import pyplot as plt
 
     alt = checked_alt(alt)
-    buffer = io.BytesIO()
-    fig.savefig(
-        buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None}, pil_kwargs={"optimize": True}
-    )
+    drawn, stored = io.BytesIO(), io.BytesIO()
+    fig.savefig(drawn, format="png", dpi=DPI, facecolor="white")
     plt.close(fig)
-    png = buffer.getvalue()
+    PIL.Image.open(drawn).convert("RGB").save(stored, format="PNG", optimize=True, compress_type=Z_DEFAULT_STRATEGY)
+    png = stored.getvalue()
     width = int.from_bytes(png[16:20], "big")  # where a PNG states its width
     image = Image(data=png, format="png", width=width // 2)
     display(image, metadata={"image/png": {"alt": alt}})  # Colab's IPython 7 has no Image(alt=…)
