@@ -131,14 +131,20 @@ class TestColumns:
     def test_captions_have_many_names(self, named, name):
         assert user_images.standard_columns(named(image=[1], **{name: ["a cat"]}))["caption"] == ["a cat"]
 
+    def test_rarer_names_of_captions_stand_back(self, named):
+        dataset = named(image=[1], description=["a"], text=["b"], prompt=["c"])
+        assert user_images.standard_columns(dataset)["caption"] == ["b"]
+        with pytest.raises(ValueError, match=r"caption could be any of description, prompt;"):
+            user_images.standard_columns(dataset.remove_columns("text"))
+
     def test_it_says_what_it_drops(self, named, caplog):
         user_images.standard_columns(named(img=[1], caption=["a"], text=["b"], width=[2]))
         user_images.standard_columns(named(image=[1], story=["a"]))
         user_images.standard_columns(named(image=[1], label=[1], text=["a"]))
         assert caplog.messages == [
             "columns kept: `img`, `caption`; dropped: `text`, `width`",
-            "columns kept: `image`; dropped: `story`; a caption must be named caption, text, texts, captions, "
-            "sentence, sentences, prompt, prompts, description, descriptions, alt_text",
+            "columns kept: `image`; dropped: `story`; a caption must be named caption, text, captions, sentence, "
+            "sentences, texts, prompt, prompts, description, descriptions, alt_text",
         ]
 
     def test_captions_are_strings_or_lists_of_strings(self, named):

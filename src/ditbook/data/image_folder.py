@@ -67,7 +67,7 @@ def load(root: Path, split: str, verify: bool) -> Dataset:
         paths, table, features = _classes(folder, _images(files))
     if not paths:
         raise ValueError(f"{folder} is empty: it holds no image ({', '.join(SUFFIXES)}), nor do its subfolders")
-    captions, beside = metadata.beside(paths, set(files))
+    captions, beside = metadata.beside(paths, files)
     if captions and "caption" in table:
         raise ValueError(f"{min(used)} and {min(beside)} both hold captions: remove one of the two kinds")
     if captions:
