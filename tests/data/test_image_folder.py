@@ -98,6 +98,7 @@ def test_links_to_a_folder_that_was_read_are_not_followed_again(tmp_path):
     save(tmp_path / "cat" / "a.png", 1)
     save(tmp_path / "dog" / "b.png", 2)
     (tmp_path / "cat" / "up").symlink_to(tmp_path)
+    assert [image.getpixel((0, 0)) for image in user_images.load(tmp_path)["image"]] == [1, 2]
     (tmp_path / "dog" / "other").symlink_to(tmp_path / "cat")
     assert [image.getpixel((0, 0)) for image in user_images.load(tmp_path)["image"]] == [1, 2]
     (tmp_path / "owl").symlink_to(tmp_path)

@@ -68,6 +68,7 @@ class TestParquet:
         dataset = user_images.load([tmp_path / "a.parquet", tmp_path / "b.parquet"], streaming=streaming)
         found = [(row["image"].getpixel((0, 0)), row["label"], row["caption"]) for row in dataset]
         assert found == [(1, 2, None), (3, 4, "c")]
+        assert (dataset.features["label"], dataset.features["caption"]) == (Value("int64"), Value("string"))
 
     def test_a_large_row_group_is_read_bit_by_bit(self, tmp_path):
         table = pyarrow.table({"image": [RNG.bytes(10_000) for _ in range(1000)]})

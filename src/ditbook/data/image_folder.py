@@ -38,7 +38,8 @@ def load(root: Path, split: str, verify: bool) -> Dataset:
     `metadata.csv` or `metadata.parquet`, each anywhere in the folder of the split or directly in `root`. Each row has a
     `file_name`, relative to its file, as for `datasets.load_dataset("imagefolder")`. Names of subfolders are then no
     labels. Without metadata they are. Captions can also stand in text files beside the images, see `metadata.beside`.
-    All images are described, or none. Files and folders whose name begins with a dot are passed over.
+    All images are described, or none. Capitals in suffixes and forms of accents make no difference. Files and folders
+    whose name begins with a dot are passed over.
 
     Args:
         root: the folder, or the one above the folders of the splits, see `split_folder`.
