@@ -36,6 +36,22 @@ def pairs(dataset) -> list[tuple]:
     return [(row["image"].getpixel((0, 0)), row["caption"]) for row in dataset]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "é"}', ", line 1: not UTF-8 .*; save the file in UTF-8"),
+        ("metadata.csv", "file_name,text\na.png,é", ", line 2: not UTF-8 "),
+        ("a.txt", "one\né", ", line 2: not UTF-8 "),
+        ("metadata.parquet", "PAR1 and no more", " is not a readable parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
+    save(tmp_path / "a.png", 1)
+    (tmp_path / name).write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=name + message):
+        user_images.load(tmp_path)
+
+
 class TestMetadata:
     def test_text_becomes_the_caption_of_its_image(self, tmp_path):
         for name in ("a", "b", "c"):
@@ -128,20 +144,13 @@ class TestMetadata:
         write(tmp_path / name, [{"file_name": "a.png", "text": said}], encoding=encoding)
         assert user_images.load(tmp_path)["caption"] == [said]
 
-    @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
-    def test_another_encoding_is_named(self, tmp_path, name):
-        save(tmp_path / "a.png", 1)
-        write(tmp_path / name, [{"file_name": "a.png", "text": "é"}], encoding="latin-1")
-        line = 1 if name == "metadata.jsonl" else 2
-        with pytest.raises(ValueError, match=rf"{name}, line {line}: not UTF-8 .*; save the file in UTF-8"):
-            user_images.load(tmp_path)
-
     @pytest.mark.parametrize(
         ("values", "message"),
         [
             ({"label": ["owl", 3]}, r"`label` is 3; expected a word in each row or a whole .* line 1 has 'owl'"),
             ({"label": [3, None]}, "`label` is None; expected a word in each row or a whole number"),
             ({"label": [True, False]}, "`label` is True; expected a word"),
+            ({"label": ["owl", ""]}, "`label` is ''; expected a word"),
             ({"text": ["owl", 3]}, "`text` is 3; expected a string or a list of strings in each row"),
             ({"text": ["owl", None]}, "`text` is None; expected a string"),
             ({"text": [["owl"], [3]]}, r"`text` is \[3\]; expected a string"),
@@ -168,9 +177,9 @@ class TestMetadata:
 
     def test_two_columns_of_captions_are_named_with_their_file(self, tmp_path):
         save(tmp_path / "a.png", 1)
-        write(tmp_path / "metadata.jsonl", [{"file_name": "a.png", "text": "a", "prompt": "b"}])
+        write(tmp_path / "metadata.jsonl", [{"file_name": "a.png", "text": "a", "sentence": "b"}])
         with pytest.raises(
-            ValueError, match=r"metadata\.jsonl, line 1 and others: the caption could be any of text, prompt"
+            ValueError, match=r"metadata\.jsonl, line 1 and others: the caption could be any of text, sentence"
         ):
             user_images.load(tmp_path)
 
@@ -183,18 +192,30 @@ class TestMetadata:
         write(tmp_path / "metadata.csv", [*rows[:2], {"file_name": "c.png", "label": "ten"}])
         assert user_images.load(tmp_path).features["label"].names == ["10", "9", "ten"]
 
-    def test_a_comma_without_quotes_is_named(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("file_name,text\na.png,a cat, asleep", "line 2: as many fields .* names, 2, .* in quotes"),
+            ("file_name,text\n\na.png", "line 3: as many fields .* names, 2, .* in quotes"),
+            ('file_name,text\na.png,"a" cat', "line 2: ',' expected after"),
+            ("file_name,label\na.png, ", "line 2: `label` is ' '; expected a word in each row or a whole number"),
+            ("file_name;text\na.png;a cat, asleep", "line 1: .* semicolons, 'file_name;text'; commas are expected"),
+        ],
+    )
+    def test_the_line_of_a_table_that_cannot_be_read_is_named(self, tmp_path, text, message):
         save(tmp_path / "a.png", 1)
-        for row in ("a.png,a cat, asleep", "a.png"):
-            (tmp_path / "metadata.csv").write_text(f"file_name,text\n{row}\n")
-            with pytest.raises(ValueError, match=r"metadata\.csv, line 2: as many fields .* names, 2, .* in quotes"):
-                user_images.load(tmp_path)
-
-    def test_a_broken_parquet_file_is_named(self, tmp_path):
-        save(tmp_path / "a.png", 1)
-        (tmp_path / "metadata.parquet").write_bytes(b"PAR1 and no more")
-        with pytest.raises(ValueError, match=r"metadata\.parquet is not a readable parquet file"):
+        (tmp_path / "metadata.csv").write_text(text)
+        with pytest.raises(ValueError, match=rf"metadata\.csv, {message}"):
             user_images.load(tmp_path)
+
+    @pytest.mark.parametrize(("stored", "written"), [("e\u0301", "é"), ("é", "e\u0301")])
+    def test_forms_of_accents_and_capitals_in_suffixes_do_not_matter(self, tmp_path, stored, written):
+        for name in (f"train/{stored}.PNG", f"test/{stored}.png"):
+            save(tmp_path / name, 1)
+        rows = [{"file_name": f"{split}/{written}.png", "text": split} for split in ("train", "test")]
+        write(tmp_path / "metadata.csv", rows)
+        (tmp_path / "metadata.csv").rename(tmp_path / "METADATA.CSV")
+        assert pairs(user_images.load(tmp_path)) == [(1, "train")]
 
 
 class TestTextFiles:
@@ -209,6 +230,11 @@ class TestTextFiles:
             dataset = user_images.load(tmp_path, streaming=streaming)
             assert dataset.column_names == ["image", "caption"]
             assert pairs(dataset) == [(97, "É one\u2028still one"), (98, "two"), (99, "")]
+
+    def test_capitals_in_suffixes_and_forms_of_accents_do_not_matter(self, tmp_path):
+        save(tmp_path / "é.JPG", 1)
+        (tmp_path / "e\u0301.TXT").write_text("one")
+        assert user_images.load(tmp_path)["caption"] == ["one"]
 
     def test_each_line_is_a_caption(self, tmp_path):
         for name, said in (("a", "one\n\n two \n"), ("b", "three")):
@@ -238,12 +264,6 @@ class TestTextFiles:
         for name in ("b.txt", "b.caption"):
             (tmp_path / name).write_text("two")
         with pytest.raises(ValueError, match=r"b\.png has 2 files of captions"):
-            user_images.load(tmp_path)
-
-    def test_another_encoding_is_named(self, tmp_path):
-        save(tmp_path / "a.png", 1)
-        (tmp_path / "a.txt").write_bytes(b"one\n\xe9")
-        with pytest.raises(ValueError, match=r"a\.txt, line 2: not UTF-8 "):
             user_images.load(tmp_path)
 
     def test_files_that_belong_to_no_image_are_not_passed_over_in_silence(self, tmp_path, caplog):

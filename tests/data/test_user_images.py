@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 
 import numpy as np
 import pyarrow.parquet
@@ -48,6 +49,36 @@ class TestParquet:
         assert user_images.load(paths)["caption"] == ["one", "two", "three"]
         named(image=[4], text=["four"]).to_parquet(paths[1])
         assert user_images.load([str(path) for path in paths])["caption"] == ["one", "two", "four"]
+
+    @pytest.mark.parametrize("streaming", [False, True])
+    @pytest.mark.parametrize(("column", "values"), [("text", ["c"]), ("label", ["3"])])
+    def test_files_of_other_columns_are_named(self, tmp_path, named, streaming, column, values):
+        paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+        named(image=[1], label=[2]).to_parquet(paths[0])
+        named(image=[3], **{column: values}).to_parquet(paths[1])
+        message = rf"b\.parquet has the columns image .*, {column} \(string\); expected those of .*label \(int64\)"
+        with pytest.raises(ValueError, match=message):
+            user_images.load(paths, streaming=streaming)
+
+    @pytest.mark.parametrize("streaming", [False, True])
+    def test_order_and_width_of_columns_do_not_matter(self, tmp_path, named, streaming):
+        narrow = named(image=[1], label=[2], text=[None]).cast_column("label", Value("int32"))
+        narrow.to_parquet(tmp_path / "a.parquet")
+        named(image=[3], text=["c"], label=[4]).to_parquet(tmp_path / "b.parquet")
+        dataset = user_images.load([tmp_path / "a.parquet", tmp_path / "b.parquet"], streaming=streaming)
+        found = [(row["image"].getpixel((0, 0)), row["label"], row["caption"]) for row in dataset]
+        assert found == [(1, 2, None), (3, 4, "c")]
+        assert (dataset.features["label"], dataset.features["caption"]) == (Value("int64"), Value("string"))
+
+    def test_a_large_row_group_is_read_bit_by_bit(self, tmp_path):
+        table = pyarrow.table({"image": [RNG.bytes(10_000) for _ in range(1000)]})
+        pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+        tracemalloc.start()
+        try:
+            next(user_images._rows_of_groups([(str(tmp_path / "a.parquet"), 0)]))
+            assert tracemalloc.get_traced_memory()[1] < 3e6  # bytes, of ten million
+        finally:
+            tracemalloc.stop()
 
     def test_bytes_without_metadata_become_images(self, tmp_path, named):
         table = named(image=[7]).data.table.replace_schema_metadata(None)
@@ -103,7 +134,7 @@ class TestColumns:
         assert tensors(dataset)["label"].tolist() == [1, 0, 1]
 
     @pytest.mark.parametrize("way", ["folder", "parquet", "known", "unknown"])
-    def test_words_of_a_stream_become_the_same_numbers(self, named, tmp_path, way):
+    def test_words_of_a_stream_become_the_same_numbers(self, named, tmp_path, caplog, way):
         words = ["owl", "cat", "owl"]
         rows = named(image=[1, 2, 3], label=words)
         if way == "folder":
@@ -126,10 +157,17 @@ class TestColumns:
         prepared = user_images.prepare(stream, 4, "L")
         assert prepared.features["label"].names == ["cat", "owl"]
         assert sorted(next(batches(prepared, 3, torch.Generator()))["label"].tolist()) == [0, 1, 1]
+        assert sum("the whole stream is read once" in said for said in caplog.messages) == (way in ("known", "unknown"))
 
     @pytest.mark.parametrize("name", ["text", "prompt", "description", "sentences", "Caption", "TEXT"])
     def test_captions_have_many_names(self, named, name):
         assert user_images.standard_columns(named(image=[1], **{name: ["a cat"]}))["caption"] == ["a cat"]
+
+    def test_rarer_names_of_captions_stand_back(self, named):
+        dataset = named(image=[1], description=["a"], text=["b"], prompt=["c"])
+        assert user_images.standard_columns(dataset)["caption"] == ["b"]
+        with pytest.raises(ValueError, match=r"caption could be any of description, prompt;"):
+            user_images.standard_columns(dataset.remove_columns("text"))
 
     def test_it_says_what_it_drops(self, named, caplog):
         user_images.standard_columns(named(img=[1], caption=["a"], text=["b"], width=[2]))
@@ -137,8 +175,8 @@ class TestColumns:
         user_images.standard_columns(named(image=[1], label=[1], text=["a"]))
         assert caplog.messages == [
             "columns kept: `img`, `caption`; dropped: `text`, `width`",
-            "columns kept: `image`; dropped: `story`; a caption must be named caption, text, texts, captions, "
-            "sentence, sentences, prompt, prompts, description, descriptions, alt_text",
+            "columns kept: `image`; dropped: `story`; a caption must be named caption, text, captions, sentence, "
+            "sentences, texts, prompt, prompts, description, descriptions, alt_text",
         ]
 
     def test_captions_are_strings_or_lists_of_strings(self, named):
@@ -224,6 +262,8 @@ class TestStream:
         stream = user_images.load(mixed, streaming=True)
         assert stream.num_shards == 3
         assert [row["label"] for row in stream] == [0, 0, 0, 1, 1, 1]
+        monkeypatch.setattr(user_images, "LARGEST_SHARD", 1)
+        assert user_images.load(mixed, streaming=True).num_shards == 6
 
     def test_parquet_files_stream_what_they_load(self, named, tmp_path):
         for k in (0, 1):
@@ -253,6 +293,31 @@ class TestStream:
 
         stream = user_images.prepare(IterableDataset.from_generator(rows), 2, "L")
         assert [(row["image"].size, row["caption"]) for row in stream] == [((2, 2), letter) for letter in "abcde"]
+
+    @pytest.mark.parametrize(
+        ("column", "values", "message"),
+        [
+            ("text", ["a", ["b", "c"]], r"`caption` mixes types: \['b', 'c'\] is list.* first row it is string"),
+            ("text", [["b", "c"], "a"], "`caption` mixes types: 'a' is string, in the first row it is list"),
+            ("label", [1, 2.5], "`label` mixes types: 2.5 is double, in the first row it is int64"),
+            ("label", ["owl", 1], "`label` mixes types: 1 is int64, in the first row it is string"),
+        ],
+    )
+    def test_a_stream_of_mixed_types_is_refused(self, column, values, message):
+        def rows():
+            for value in values:
+                yield {"image": Picture.new("L", (2, 2)), column: value}
+
+        with pytest.raises(ValueError, match=message):
+            list(user_images.standard_columns(IterableDataset.from_generator(rows)))
+
+    def test_a_stream_of_arrays_and_lists(self):
+        def rows():
+            for label in (np.int32(3), torch.tensor(4), 5, None):
+                yield {"image": Picture.new("L", (2, 2)), "label": label, "caption": ["a", "b"]}
+
+        found = list(user_images.standard_columns(IterableDataset.from_generator(rows)))
+        assert [(row["label"], row["caption"]) for row in found] == [(k, ["a", "b"]) for k in (3, 4, 5, None)]
 
     @pytest.mark.parametrize("source", ["folder", "parquet"])
     def test_a_stream_sorted_by_class_is_mixed_in_its_first_batches(self, named, tmp_path, source):

@@ -86,11 +86,12 @@ def batches(
 
     from ditbook import rng
 
+    dataset = dataset.with_format(None)  # before the shuffling, which a change of format would do again
     full = True
     while full:
         full = False
         seed = int(rng.randint(2**31, (), generator, torch.device("cpu")))
-        for rows in dataset.shuffle(seed=seed).with_format(None).iter(batch_size, drop_last_batch=True):
+        for rows in dataset.shuffle(seed=seed).iter(batch_size, drop_last_batch=True):
             full = True
             batch: dict[str, Any] = {"image": to_float(_stack(enumerate(rows["image"]), batch_size)).contiguous()}
             if "label" in rows:

@@ -38,7 +38,8 @@ def load(root: Path, split: str, verify: bool) -> Dataset:
     `metadata.csv` or `metadata.parquet`, each anywhere in the folder of the split or directly in `root`. Each row has a
     `file_name`, relative to its file, as for `datasets.load_dataset("imagefolder")`. Names of subfolders are then no
     labels. Without metadata they are. Captions can also stand in text files beside the images, see `metadata.beside`.
-    All images are described, or none. Files and folders whose name begins with a dot are passed over.
+    All images are described, or none. Capitals in suffixes and forms of accents make no difference. Files and folders
+    whose name begins with a dot are passed over.
 
     Args:
         root: the folder, or the one above the folders of the splits, see `split_folder`.
@@ -58,21 +59,22 @@ def load(root: Path, split: str, verify: bool) -> Dataset:
     folder = split_folder(root, split)
     files = _files(folder)
     above = [path for path in sorted(root.iterdir()) if path.is_file()] if folder != root else []
-    used = {path for path in (*above, *files) if path.name in metadata.READERS}
+    used = {path for path in (*above, *files) if path.name.lower() in metadata.READERS}
     features: dict[str, Any] = {}
     if used:
         paths = _images(files)
-        table = _described(paths, sorted(used), root, folder)
+        table = _described(paths, sorted(used), _files(root) if folder != root else files)
     else:
         paths, table, features = _classes(folder, _images(files))
     if not paths:
         raise ValueError(f"{folder} is empty: it holds no image ({', '.join(SUFFIXES)}), nor do its subfolders")
-    captions, beside = metadata.beside(paths, set(files))
+    captions, beside = metadata.beside(paths, files)
     if captions and "caption" in table:
         raise ValueError(f"{min(used)} and {min(beside)} both hold captions: remove one of the two kinds")
     if captions:
         table["caption"] = captions
-    _report([path for path in (*above, *files) if path.suffix.lower() in SAYING and path not in used | beside])
+    used |= beside
+    _report([path for path in (*above, *files) if path.suffix.lower() in SAYING and path not in used])
     for path in paths if verify else ():
         _verify(path)
     dataset = Dataset.from_dict({"image": [str(path) for path in paths], **table})
@@ -99,18 +101,17 @@ def _classes(folder: Path, images: list[Path]) -> tuple[list[Path], dict[str, li
     used = set(labels)
     for child in classes:
         if number[child.name] not in used:
-            raise ValueError(f"{child} is empty: each subfolder is a class and must hold images")
+            raise ValueError(f"{child} is empty: each subfolder is a class and must hold images of its own")
     return images, {"label": labels}, {"label": ClassLabel(names=[child.name for child in classes])}
 
 
-def _described(paths: list[Path], files: list[Path], root: Path, folder: Path) -> dict[str, list[Any]]:
-    """The columns of metadata files in the order of the images of the split's folder."""
+def _described(paths: list[Path], files: list[Path], everywhere: list[Path]) -> dict[str, list[Any]]:
+    """The columns of metadata files in the order of a split's images; `everywhere` are the files of all splits."""
     rows = metadata.read(files)
-    root, folder, *normal = map(metadata.normal, (root, folder, *paths))
-    known = set(normal)
+    normal = [metadata.normal(path) for path in paths]
+    known = {*normal, *map(metadata.normal, _images(everywhere))}
     for path, row in rows.items():
-        other_split = path.is_relative_to(root) and not path.is_relative_to(folder) and path.is_file()
-        if path not in known and not other_split:
+        if path not in known:
             raise ValueError(f"{row.where}: the folder has no image {path}; `file_name` is relative to this file")
     for path in normal:
         if path not in rows:
@@ -130,10 +131,15 @@ def _report(unused: list[Path]) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files of a folder, in their order, but hidden ones."""
+    """All files of a folder, in their order, but hidden ones. A folder that links lead to again is read once."""
     found = []
+    seen = set()
     for where, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        if (real := os.path.realpath(where)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(where, name) for name in names if not name.startswith(".")]
     return sorted(found)
 

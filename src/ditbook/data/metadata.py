@@ -9,7 +9,9 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +36,7 @@ def read(files: Iterable[Path]) -> dict[Path, Row]:
     """
     rows: dict[Path, Row] = {}
     for file in files:
-        for place, values in READERS[file.name](file):
+        for place, values in READERS[file.name.lower()](file):
             where = f"{file}, {place}"
             name = values.pop("file_name", None)
             if not isinstance(name, str):
@@ -67,7 +69,7 @@ def table(rows: Sequence[Row]) -> dict[str, list[Any]]:
     found = {name: [row.values.get(column) for row in rows] for name, column in kept.items()}
     for name, values in found.items():
         for row, value in zip(rows, values, strict=True):
-            if name == "label" and not (type(value) in (int, str) and type(value) is type(values[0])):
+            if name == "label" and not (type(value) is type(values[0]) in (int, str) and str(value).strip()):
                 expected = f"a word in each row or a whole number in each; {rows[0].where} has {_short(values[0])}"
             elif name == "caption" and not _is_caption(value):
                 expected = 'a string or a list of strings in each row, "" for no caption'
@@ -83,7 +85,7 @@ def _is_caption(value: Any) -> bool:
     return all(isinstance(one, str) for one in (value if isinstance(value, list) and value else [value]))
 
 
-def beside(images: Sequence[Path], files: Set[Path]) -> tuple[list[Any], set[Path]]:
+def beside(images: Sequence[Path], files: Iterable[Path]) -> tuple[list[Any], set[Path]]:
     """The captions in those of the files that have the images' names, `a.txt` beside `a.png`, and which these are.
 
     Each line that is not empty is a caption. Where one image has several, all have lists.
@@ -96,7 +98,11 @@ def beside(images: Sequence[Path], files: Set[Path]) -> tuple[list[Any], set[Pat
 
     Source: lucidrains' DALLE-pytorch reads lines as captions, of which training takes one at random.
     """
-    texts = [[file for end in CAPTIONS if (file := image.with_suffix(end)) in files] for image in images]
+    by_name = defaultdict(list)
+    for file in files:
+        if file.suffix.lower() in CAPTIONS:
+            by_name[normal(file.with_suffix(""))].append(file)
+    texts = [by_name.get(normal(image.with_suffix("")), []) for image in images]
     if not any(texts):
         return [], set()
     captions = []
@@ -128,8 +134,9 @@ def text(file: Path) -> str:
 
 
 def normal(path: Path) -> Path:
-    """The path without `..`, by which the rows of `read` are found."""
-    return Path(os.path.normpath(path))
+    """The path by which the rows of `read` are found: without `..`, in NFC, and with its suffix in small letters."""
+    name, suffix = os.path.splitext(os.path.normpath(path))
+    return Path(unicodedata.normalize("NFC", name + suffix.lower()))
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -147,18 +154,21 @@ def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _csv(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text(file), newline=""), strict=True)
+    lines = reader.reader  # which counts them, where an error or an empty line keeps `reader` from it
     rows = []
     try:
+        if "file_name" not in (header := reader.fieldnames or ()) and any(";" in name for name in header):
+            raise csv.Error(f"the columns are separated by semicolons, {_short(';'.join(header))}; commas are expected")
         for row in reader:
             if None in row or None in row.values():
                 raise csv.Error(
-                    f"as many fields as the header names, {len(reader.fieldnames or ())}, are expected; "
+                    f"as many fields as the header names, {len(header)}, are expected; "
                     "put a text that holds a comma in quotes"
                 )
-            rows.append((f"line {reader.line_num}", row))
+            rows.append((f"line {lines.line_num}", row))
     except csv.Error as error:
-        raise ValueError(f"{file}, line {reader.line_num}: {error}") from error
-    label = columns.chosen(reader.fieldnames or (), ("label",)).get("label")
+        raise ValueError(f"{file}, line {lines.line_num}: {error}") from error
+    label = columns.chosen(header, ("label",)).get("label")
     if label is not None and all(row[label].isdecimal() for _, row in rows):
         rows = [(place, row | {label: int(row[label])}) for place, row in rows]
     yield from rows

@@ -17,12 +17,13 @@ from ditbook.data import columns, hub, image_folder, images
 
 if TYPE_CHECKING:
     import pyarrow
-    from datasets import Dataset, Features, IterableDataset
+    from datasets import Dataset, IterableDataset
     from PIL.Image import Image
 
 Data = TypeVar("Data", "Dataset", "IterableDataset")
 
-SHARDS = 50_000  # at most, of a folder that is streamed: `datasets` copies their list for each pass
+SHARDS = 10_000  # of a folder that is streamed: `datasets` copies their list for each pass, 0.2 ms for each of them
+LARGEST_SHARD = 20  # rows, so that the 1,000 that are shuffled come from 50 places of a folder of any size
 logger = logging.getLogger(__name__)
 
 
@@ -38,13 +39,15 @@ def load(
             dataset on the hub, "ylecun/mnist".
         split: which part of a folder or of a dataset on the hub. A parquet file is taken as it is.
         streaming: return an `IterableDataset`, which reads a row when it is used: for what is larger than memory. Its
-            `shuffle` mixes the files of a folder, or the row groups of parquet files, before they are read.
+            `shuffle` mixes the files of a folder, up to 20 at a time where they are more than 10,000, or the row groups
+            of parquet files, before they are read.
 
     Raises:
         ConnectionError: no connection to the hub within 3 seconds.
         FileNotFoundError: the folder or a parquet file does not exist.
         ValueError: there is no image, an image or file cannot be read (its path is named; of a stream later, when it
-            is used), a folder is ambiguous or lacks the split, or the columns do not fit (see `standard_columns`).
+            is used), a folder is ambiguous or lacks the split, the columns do not fit (see `standard_columns`), or one
+            parquet file has other columns than the first (it is named).
     """
     if not isinstance(source, str | Path):
         return standard_columns(_from_parquet([Path(path) for path in source], streaming))
@@ -68,17 +71,18 @@ def standard_columns(dataset: Data) -> Data:
     string, or a list of strings of which `data.one_caption` chooses one. Labels that are words become the numbers of
     the sorted words, which stay in `dataset.features["label"].names`. So a split that lacks a class has other numbers:
     compare the names, or cast both with `dataset.cast_column("label", ClassLabel(names=…))` before. A stream of such
-    labels, but that of a folder or of parquet files, is read once for its words.
+    labels, but that of a folder or of parquet files, is read once for its words, which is logged. A stream that does
+    not know the types of its columns has those of its first row.
 
     Raises:
-        ValueError: the dataset is empty, has no image, has two columns that could be the same one, or captions that
-            are no text.
+        ValueError: the dataset is empty, has no image, has two columns that could be the same one, captions that are no
+            text, or, of a stream when it is used, a row whose values are of other types than those of the first one.
     """
-    from datasets import Dataset
+    import pyarrow
+    from datasets import Dataset, Features, Image
 
-    first: dict[str, Any] = (
-        next(iter(dataset), {}) if dataset.features is None else {}
-    )  # a stream may not know its columns
+    # A stream may know neither its columns nor their types: its first row has them.
+    first: dict[str, Any] = next(iter(dataset), {}) if dataset.features is None else {}
     names: list[str] = dataset.column_names or list(first)
     kept = columns.chosen(names)
     if "image" not in kept:
@@ -92,22 +96,35 @@ def standard_columns(dataset: Data) -> Data:
     for name, column in kept.items():
         dataset = dataset if name == column else dataset.rename_column(column, name)
     if dataset.features is None:
-        dataset = dataset.cast(_features_of({name: first[column] for name, column in kept.items()}))
+        row = {name: first[column] for name, column in kept.items() if name != "image"}
+        schema = pyarrow.schema({name: pyarrow.scalar(value).type for name, value in _plain(row).items()})
+        features = Features({"image": Image(), **Features.from_arrow_schema(schema)})
+        dataset = dataset.map(_of_types, fn_kwargs={"schema": schema}).cast(features)
     return _standard_types(dataset)
 
 
-def _features_of(row: dict[str, Any]) -> Features:
-    """The types of the columns of a row, whose `image` is an image, which is no type of Arrow's."""
-    import pyarrow
-    from datasets import Features, Image
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with values of Python's in place of tensors and arrays."""
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in row.items()}
 
-    others = pyarrow.Table.from_pylist([{name: value for name, value in row.items() if name != "image"}])
-    return Features({"image": Image(), **Features.from_arrow_schema(others.schema)})
+
+def _of_types(row: dict[str, Any], schema: pyarrow.Schema) -> dict[str, Any]:
+    """The columns of the schema, after a check that their values are of its types, or None."""
+    import pyarrow
+
+    row = _plain({name: row[name] for name in schema.names})
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if (found := pyarrow.scalar(row[name]).type) not in (kind, pyarrow.null()):
+            raise ValueError(
+                f"the column `{name}` mixes types: {row[name]!r:.80} is {found}, in the first row it is {kind}; give "
+                "all rows the type of the first"
+            )
+    return row
 
 
 def _standard_types(dataset: Data) -> Data:
     """Images as `Image`, labels as numbers, captions as text."""
-    from datasets import ClassLabel, Image
+    from datasets import ClassLabel, Dataset, Image
 
     features = dataset.features
     if not isinstance(features["image"], Image):
@@ -122,7 +139,11 @@ def _standard_types(dataset: Data) -> Data:
                 f"the column `caption` holds {features['caption']}; expected a string or a list of strings"
             )
     if "label" in features and _is_text(features["label"]):
-        words = {row["label"] for row in dataset.select_columns(["label"])}
+        if isinstance(dataset, Dataset):
+            words = set(dataset.unique("label"))
+        else:
+            logger.warning("labels are words: the whole stream is read once for them, before its first row is used")
+            words = {row["label"] for row in dataset.select_columns(["label"])}
         dataset = dataset.cast_column("label", ClassLabel(names=sorted(words - {None})))
     return dataset
 
@@ -220,9 +241,19 @@ def _from_parquet(paths: list[Path], streaming: bool) -> Dataset | IterableDatas
             raise
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path} is not a readable parquet file ({error})") from error
+    schemas = [table.schema.to_arrow_schema() if streaming else table.schema for table in tables]
+    joined = schemas[0]
+    for path, schema in zip(paths, schemas, strict=True):
+        try:
+            if set(schema.names) != set(joined.names):
+                raise pyarrow.ArrowInvalid("other names")
+            joined = pyarrow.unify_schemas([joined, schema], promote_options="permissive")
+        except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+            here, before = (", ".join(f"{field.name} ({field.type})" for field in each) for each in (schema, joined))
+            raise ValueError(f"{path} has the columns {here}; expected those of {paths[0]}: {before}") from error
     if not streaming:
-        return datasets.Dataset(InMemoryTable(pyarrow.concat_tables(tables)))
-    features = datasets.Features.from_arrow_schema(tables[0].schema.to_arrow_schema())
+        return datasets.Dataset(InMemoryTable(pyarrow.concat_tables(tables, promote_options="permissive")))
+    features = datasets.Features.from_arrow_schema(joined)
     label = columns.chosen(list(features)).get("label")
     if label is not None and _is_text(features[label]):
         words = {
@@ -239,15 +270,16 @@ def _rows_of_groups(groups: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
     from pyarrow import parquet
 
     for path, group in groups:
-        with parquet.ParquetFile(path) as file:
-            yield from file.read_row_group(group).to_pylist()
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:  # else it reads the whole group
+            for batch in file.iter_batches(batch_size=100, row_groups=[group]):
+                yield from batch.to_pylist()
 
 
 def _stream_of_files(dataset: Dataset) -> IterableDataset:
     """A dataset of image files as a stream that opens them when it comes to them; few of them are a shard."""
     from datasets import IterableDataset
 
-    size = -(-len(dataset) // SHARDS)
+    size = min(-(-len(dataset) // SHARDS), LARGEST_SHARD)
     slices = {"starts": list(range(0, len(dataset), size)), "size": size, "table": dataset.with_format("arrow")[:]}
     return IterableDataset.from_generator(_rows_of_slices, dataset.features, slices)
 
