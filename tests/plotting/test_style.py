@@ -92,3 +92,18 @@ def test_log_ticks_are_plain_numbers_and_the_only_ones():
     assert ax.get_xticks(minor=True).tolist() == ax.get_yticks(minor=True).tolist() == []
     plotting.log_ticks(plt.subplots()[1], x=[1])
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([1e-16, 0.01, 1, 1e4], ["$10^{-16}$", "$10^{-2}$", "$10^{0}$", "$10^{4}$"]),
+        ([1e-3, 1, 1e5], ["0.001", "1", "100,000"]),
+        ([2e-4, 1], ["0.0002", "1"]),
+    ],
+)
+def test_log_ticks_that_reach_far_down_are_powers_of_ten(values, written):
+    ax = plt.subplots()[1]
+    plotting.log_ticks(ax, y=values)
+    assert [label.get_text() for label in ax.get_yticklabels()] == written
+    plt.close("all")

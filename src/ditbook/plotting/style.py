@@ -7,6 +7,7 @@ size, which keeps them sharp on dense screens.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from zlib import Z_DEFAULT_STRATEGY
@@ -87,7 +88,9 @@ def show(fig: Figure, alt: str) -> None:
 
 
 def log_ticks(ax: Axes, x: Sequence[float] | None = None, y: Sequence[float] | None = None) -> None:
-    """Make an axis logarithmic with ticks at the given values alone, written as plain numbers.
+    """Make an axis logarithmic with ticks at the given values alone.
+
+    They are written as plain numbers; if the smallest is below 0.001 and all are powers of ten, as powers.
 
     Args:
         ax: the axes.
@@ -98,8 +101,15 @@ def log_ticks(ax: Axes, x: Sequence[float] | None = None, y: Sequence[float] | N
         if values is not None:
             ax.set(**{f"{name}scale": "log"})
             axis = getattr(ax, f"{name}axis")
-            axis.set_ticks(list(values), [f"{value:,g}" for value in values])
+            axis.set_ticks(list(values), _written(values))
             axis.set_minor_locator(NullLocator())
+
+
+def _written(values: Sequence[float]) -> list[str]:
+    exponents = [round(math.log10(value)) for value in values]
+    if min(values) < 1e-3 and all(math.isclose(value, 10.0**n) for value, n in zip(values, exponents, strict=True)):
+        return [f"$10^{{{n}}}$" for n in exponents]
+    return [f"{value:,g}" for value in values]
 
 
 def checked_alt(alt: str) -> str:
