@@ -57,6 +57,12 @@ def test_the_distance_of_four_calls_is_found_again(name):
     assert measured["agreement"] == pytest.approx(row["agreement"], abs=0.01)
 
 
+def test_a_batch_in_parts_is_predicted_as_a_whole():
+    model, count = (lambda x, t, y: x * t[:, None] + y[:, None]), 2 * experiments.PART + 3
+    x, t, y = torch.randn(count, 4), torch.arange(count), torch.arange(count) + 1
+    assert torch.equal(experiments.in_parts(model)(x, t, y=y), model(x, t, y=y))
+
+
 def test_levels_by_karras_stay_within_those_of_the_process():
     process = pipeline.load("dit-digits-28-straight").diffusion
     few = experiments.levels(process, "karras", 6)
