@@ -1,4 +1,5 @@
-// Keeps on one line what belongs together: a number and its %, an inline formula and the mark that follows it.
+// Keeps on one line what belongs together, a number and its %, an inline formula and the mark that follows it, and shows
+// all of a formula.
 
 function together(article) {
   const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
@@ -26,4 +27,16 @@ function together(article) {
   }
 }
 
+// The theme cuts an inline formula that is wider than the page; here it scrolls.
+function scrollable() {
+  for (const formula of document.querySelectorAll("article span.math > mjx-container")) {
+    formula.parentElement.classList.toggle("wide", formula.offsetWidth > formula.parentElement.clientWidth + 1);
+  }
+}
+
 addEventListener("DOMContentLoaded", () => document.querySelectorAll("article").forEach(together));
+addEventListener("load", async () => {
+  await window.MathJax?.startup?.promise;
+  scrollable();
+});
+addEventListener("toggle", scrollable, true);  // what a fold held back

@@ -143,9 +143,17 @@ CLIPPED = """() => [...document.querySelectorAll("main mjx-container[display=tru
 }).map(equation => equation.textContent.slice(0, 80))"""
 
 
+LOST = """() => [...document.querySelectorAll("article span.math > mjx-container")].filter(formula => {
+    const box = formula.parentElement;
+    return formula.offsetWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== "auto";
+}).map(formula => formula.textContent.slice(0, 80))"""
+
+
 @seen(PAGES, "phone")
 def test_page_fits_a_phone(tab):
     tab.evaluate(UNFOLD)
+    tab.wait_for_timeout(200)
+    assert tab.evaluate(LOST) == [], "formulas in a line that are cut and cannot be scrolled"
     assert tab.evaluate("document.documentElement.scrollWidth") <= tab.viewport_size["width"]
     clipped = tab.evaluate(CLIPPED)
     assert clipped == [], "equations that do not show their start, or cannot be scrolled to their end"
