@@ -1,5 +1,5 @@
-// Keeps on one line what belongs together, a number and its %, an inline formula and the mark that follows it, and shows
-// all of a formula.
+// Keeps on one line what belongs together: a number and its %, on a phone the numbers of a table's cell, an inline formula and the
+// marks around it. And shows all of a formula.
 
 function together(article) {
   const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
@@ -24,6 +24,9 @@ function together(article) {
       after.data = after.data.slice(mark.length);
       box.append(mark);
     }
+  }
+  for (const cell of article.querySelectorAll(".cell_output td")) {
+    if (/^([-+−±–\d.,()%\s]|to|one seed)+$/.test(cell.textContent)) cell.classList.add("numbers");
   }
 }
 
