@@ -31,7 +31,7 @@ PLANS = [("linear", loss) for loss in LOSSES] + [("cosine", loss) for loss in LO
 DIGIT: dict[str, Any] = {"size": 8, "channels": 1, "num_classes": 10}
 TRAINING: dict[str, Any] = {"steps": STEPS, "batch_size": 64, "learning_rate": 1e-3, "ema_decay": 0.995}
 EDGES = (0, 1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 700, 800, 900, 1000)
-DRAWN, KEPT = (PLANS[0], PLANS[2], PLANS[5]), 10  # of whose samples the first are kept, one of each digit
+DRAWN, KEPT = (("linear", "simple"), ("linear", "bound"), ("cosine", "hybrid")), 10  # whose first samples are kept
 LABELS = torch.arange(10).repeat(COUNT // 10)
 HELD_OUT = 3  # every third held-out digit is measured: 100
 
@@ -42,7 +42,7 @@ def measure() -> None:
         for schedule, loss in PLANS:
             key = {"schedule": schedule, "loss": loss, "seed": seed}
             if not stored("bound", key):
-                store("bound", key | measured(schedule, loss, seed) | machine())
+                store("bound", key | row_of(schedule, loss, seed) | machine())
 
 
 def draw() -> None:
@@ -62,7 +62,7 @@ def draw() -> None:
             store("bound-samples", key | row | machine())
 
 
-def measured(schedule: str, loss: str, seed: int) -> dict[str, Any]:
+def row_of(schedule: str, loss: str, seed: int) -> dict[str, Any]:
     """Train one model and measure it."""
     task, start = Digits(schedule=schedule), time.perf_counter()
     found = trained(task, loss, seed)

@@ -63,9 +63,13 @@ def folds_are_closed(chapter: Chapter) -> list[str]:
 
 def solutions_are_folded(chapter: Chapter) -> list[str]:
     """The built page opens them when they are asked for."""
+    try:
+        cells = exercises(chapter.cells)
+    except ValueError as error:
+        return [str(error)]
     return [
         f'{name(cell)} stands among the exercises without the tag "hide-cell"'
-        for cell in exercises(chapter.cells)
+        for cell in cells
         if cell["cell_type"] == "code" and "hide-cell" not in cell["metadata"].get("tags", [])
     ]
 

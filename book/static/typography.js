@@ -43,3 +43,4 @@ addEventListener("load", async () => {
   scrollable();
 });
 addEventListener("toggle", scrollable, true);  // what a fold held back
+addEventListener("resize", scrollable);

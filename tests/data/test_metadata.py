@@ -266,6 +266,26 @@ class TestTextFiles:
         with pytest.raises(ValueError, match=r"b\.png has 2 files of captions"):
             user_images.load(tmp_path)
 
+    def test_a_name_of_two_points_keeps_its_capitals(self, tmp_path):
+        for name in ("b.A", "b.a"):
+            save(tmp_path / f"{name}.png", 1)
+            (tmp_path / f"{name}.txt").write_text(name)
+        assert sorted(user_images.load(tmp_path)["caption"]) == ["b.A", "b.a"]
+
+    def test_two_images_that_a_row_cannot_tell_apart(self, tmp_path):
+        for name in ("a.PNG", "a.png"):
+            save(tmp_path / name, 1)
+        (tmp_path / "metadata.csv").write_text("file_name,text\na.png,one\n")
+        with pytest.raises(ValueError, match=r"a\.PNG and .*a\.png differ in the suffix's capitals or in forms of acc"):
+            user_images.load(tmp_path)
+
+    def test_a_split_that_is_a_link_to_another(self, tmp_path):
+        save(tmp_path / "validation" / "a.png", 1)
+        (tmp_path / "test").symlink_to(tmp_path / "validation")
+        (tmp_path / "metadata.csv").write_text("file_name,text\nvalidation/a.png,one\ntest/a.png,two\n")
+        for split, caption in (("validation", "one"), ("test", "two")):
+            assert list(user_images.load(tmp_path, split)["caption"]) == [caption]
+
     def test_files_that_belong_to_no_image_are_not_passed_over_in_silence(self, tmp_path, caplog):
         save(tmp_path / "train" / "a.png", 1)
         (tmp_path / "train" / "a.txt").write_text("one")

@@ -251,6 +251,15 @@ class TestStream:
         found = list(user_images.standard_columns(IterableDataset.from_generator(rows)))
         assert [(row["label"], row["caption"]) for row in found] == [(k, ["a", "b"]) for k in (3, 4, 5, None)]
 
+    @pytest.mark.parametrize("captions", [[None, "a"], [["a"], []]])
+    def test_a_stream_where_a_caption_is_missing(self, captions):
+        def rows():
+            for caption in captions:
+                yield {"image": Picture.new("L", (2, 2)), "caption": caption}
+
+        found = list(user_images.standard_columns(IterableDataset.from_generator(rows)))
+        assert [row["caption"] for row in found] == captions
+
     @pytest.mark.parametrize("source", ["folder", "parquet"])
     def test_a_stream_sorted_by_class_is_mixed_in_its_first_batches(self, named, tmp_path, source):
         """Of 3,000 images of three classes the 1,000 that come first are all of the first."""

@@ -111,6 +111,7 @@ BREAKS = [
     ("quiz_and_exercises_have_folded_answers", drop(9, 10)),
     ("folds_are_closed", put(4, "source", f"{QUESTION}\n<details>")),
     ("solutions_are_folded", lambda notebook: notebook["cells"].insert(9, notebook["cells"][-2])),
+    ("solutions_are_folded", put(10, "source", "no summary")),
     ("length_is_that_of_a_chapter", put(1, "source", "short")),
     ("length_is_that_of_a_chapter", put(1, "source", "```python\n" + "word " * 1_600 + "\n```")),
     ("length_is_that_of_a_chapter", put(1, "source", "word " * 4_501)),

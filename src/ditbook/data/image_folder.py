@@ -107,8 +107,14 @@ def _classes(folder: Path, images: list[Path]) -> tuple[list[Path], dict[str, li
 
 def _described(paths: list[Path], files: list[Path], everywhere: list[Path]) -> dict[str, list[Any]]:
     """The columns of metadata files in the order of a split's images; `everywhere` are the files of all splits."""
-    rows = metadata.read(files)
     normal = [metadata.normal(path) for path in paths]
+    by_name: dict[Path, Path] = {}
+    for path, key in zip(paths, normal, strict=True):
+        if (twin := by_name.setdefault(key, path)) is not path:
+            raise ValueError(
+                f"{twin} and {path} differ in the suffix's capitals or in forms of accents alone: rename one"
+            )
+    rows = metadata.read(files)
     known = {*normal, *map(metadata.normal, _images(everywhere))}
     for path, row in rows.items():
         if path not in known:
@@ -131,15 +137,16 @@ def _report(unused: list[Path]) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files of a folder, in their order, but hidden ones. A folder that links lead to again is read once."""
+    """All files of a folder, in their order, but hidden ones. A link to a folder that it lies in is not followed."""
     found = []
-    seen = set()
+    around: dict[str, frozenset[str]] = {}  # of each folder: itself and those it lies in, links resolved
     for where, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(where)) in seen:
+        real, outer = os.path.realpath(where), around.get(os.path.dirname(where), frozenset())
+        if real in outer:
             folders.clear()
             continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        around[where] = outer | {real}
+        folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(where, name) for name in names if not name.startswith(".")]
     return sorted(found)
 

@@ -101,8 +101,8 @@ def beside(images: Sequence[Path], files: Iterable[Path]) -> tuple[list[Any], se
     by_name = defaultdict(list)
     for file in files:
         if file.suffix.lower() in CAPTIONS:
-            by_name[normal(file.with_suffix(""))].append(file)
-    texts = [by_name.get(normal(image.with_suffix("")), []) for image in images]
+            by_name[_stem(file)].append(file)
+    texts = [by_name.get(_stem(image), []) for image in images]
     if not any(texts):
         return [], set()
     captions = []
@@ -131,6 +131,11 @@ def text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(f"{file}, line {line}: not UTF-8 ({error.reason}); save the file in UTF-8") from error
+
+
+def _stem(path: Path) -> str:
+    """The path without its suffix, in NFC."""
+    return unicodedata.normalize("NFC", str(path.with_suffix("")))
 
 
 def normal(path: Path) -> Path:

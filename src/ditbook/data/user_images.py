@@ -114,7 +114,8 @@ def _of_types(row: dict[str, Any], schema: pyarrow.Schema) -> dict[str, Any]:
 
     row = _plain({name: row[name] for name in schema.names})
     for name, kind in zip(schema.names, schema.types, strict=True):
-        if (found := pyarrow.scalar(row[name]).type) not in (kind, pyarrow.null()):
+        found = pyarrow.scalar(row[name] or None if pyarrow.types.is_list(kind) else row[name]).type
+        if found != kind and pyarrow.null() not in (found, kind):
             raise ValueError(
                 f"the column `{name}` mixes types: {row[name]!r:.80} is {found}, in the first row it is {kind}; give "
                 "all rows the type of the first"

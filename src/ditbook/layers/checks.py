@@ -63,12 +63,12 @@ def _in_words(kind: Any) -> str:
 
 
 def check_positive(config: Any, *fields: str) -> None:
-    """Raise ValueError where one of the named fields of a config is a number below 1."""
+    """Raise ValueError where one of the named fields is a number below 1; `check_types` sees to types, None passes."""
     check_range(config, *fields, low=1)
 
 
 def check_range(config: Any, *fields: str, low: float = 0, high: float = math.inf, above: bool = False) -> None:
-    """Raise ValueError where a number is not finite, or not from `low` (with `above`, above `low`) to `high`."""
+    """Raise ValueError where a number is not finite, or not from `low` (`above`: above it) to `high`; None passes."""
     for field in fields:
         value = getattr(config, field)
         if value is None:
